@@ -1,0 +1,46 @@
+"""Convert the BatchNorm layers of a model, and prove that the result computes what was meant."""
+
+from normswap.api import Conversion, convert, find, plan, save, verify
+from normswap.errors import (
+    CannotRunError,
+    ModelReadError,
+    ModelWriteError,
+    NormswapError,
+    NothingToConvertError,
+    RefusedLayersError,
+    SelectionError,
+    UnsupportedModelError,
+)
+from normswap.layer import NormLayer
+from normswap.norms import NORMS, Norm
+from normswap.plan import Kept, Plan, Refusal
+from normswap.report import Check, Report
+from normswap.tolerance import Tolerance
+
+__all__ = [
+    "NORMS",
+    "CannotRunError",
+    "Check",
+    "Conversion",
+    "Kept",
+    "ModelReadError",
+    "ModelWriteError",
+    "Norm",
+    "NormLayer",
+    "NormswapError",
+    "NothingToConvertError",
+    "Plan",
+    "Refusal",
+    "RefusedLayersError",
+    "Report",
+    "SelectionError",
+    "Tolerance",
+    "UnsupportedModelError",
+    "convert",
+    "find",
+    "plan",
+    "save",
+    "verify",
+]
+
+__version__ = "0.1.0"

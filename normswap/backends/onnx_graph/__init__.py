@@ -1,0 +1,146 @@
+"""ONNX: find, rewrite and run models as protobuf graphs, in ONNX Runtime.
+
+The graph is edited as the protobuf that it is, not through an intermediate representation, so that what the
+plan does not name stays as it was, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from normswap.backends import Feed, Run
+from normswap.backends.onnx_graph import rewrite as _rewrite
+from normswap.backends.onnx_graph.find import find, sites
+from normswap.backends.onnx_graph.inputs import check_feed, generate
+from normswap.backends.onnx_graph.model import OnnxModel
+from normswap.backends.onnx_graph.model import load as _load
+from normswap.backends.onnx_graph.opset import raised as prepare
+from normswap.backends.onnx_graph.probe import CutLayer, cut_layers
+from normswap.backends.onnx_graph.runtime import Session
+from normswap.backends.onnx_graph.save import check_target, save
+from normswap.backends.onnx_graph.structure import compare_structure as _compare_structure
+from normswap.backends.onnx_graph.survey import remarks
+from normswap.backends.onnx_graph.witness import fix_randomness, witness
+from normswap.errors import CannotRunError, ModelReadError
+from normswap.layer import Array
+from normswap.plan import Plan
+from normswap.report import Check
+
+__all__ = [
+    "WAYS",
+    "CutLayer",
+    "OnnxModel",
+    "check_target",
+    "compare_structure",
+    "cut_layers",
+    "feeds",
+    "find",
+    "load",
+    "notes",
+    "prepare",
+    "remarks",
+    "rewrite",
+    "run",
+    "run_reference",
+    "save",
+]
+
+WAYS = ("as written", "optimized")  # without ONNX Runtime's graph optimisations, and with its default ones
+
+
+def load(source: str | os.PathLike[str] | onnx.ModelProto | OnnxModel) -> OnnxModel:
+    """Read a model from a file, or take one in memory."""
+    if isinstance(source, OnnxModel):
+        return source
+    if isinstance(source, onnx.ModelProto):
+        return OnnxModel(source)
+    return _load(source)
+
+
+def notes(model: OnnxModel) -> list[str]:
+    """Say what was done to the model when it was prepared."""
+    return list(model.notes)
+
+
+def rewrite(model: OnnxModel, plan: Plan) -> OnnxModel:
+    """Return a converted copy that records the conversion in its metadata."""
+    from normswap import __version__
+
+    return _rewrite.rewrite(model, plan, version=__version__)
+
+
+def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> Iterator[Check]:
+    """Compare everything outside the plan; one check, or one for each difference."""
+    names = {layer.name for layer in plan.layers}
+    planned: dict[tuple[str, ...], dict[str, str]] = {}
+    for site in sites(before):
+        if site.layer.name in names:
+            body, y = site.key
+            planned.setdefault(body, {})[y] = site.layer.name
+    found = _compare_structure(before, after, planned)
+    for difference in found.differences:
+        yield Check("structure", "graph", ok=False, detail=difference)
+    if not found.differences:
+        yield Check(
+            "structure",
+            "graph",
+            ok=True,
+            detail=(
+                f"{found.nodes} nodes and {found.tensors} tensors ({found.bytes:,} bytes) outside the "
+                f"{len(names)} converted layers are identical"
+            ),
+        )
+
+
+def run(model: OnnxModel, plan: Plan, arrays: Mapping[str, Array], *, how: str) -> Run:
+    """Run a model in one of WAYS, its random operators seeded."""
+    fixed, _ = fix_randomness(model)
+    return Run(Session(fixed, optimize=how == "optimized").run(arrays))
+
+
+def run_reference(
+    model: OnnxModel, plan: Plan, arrays: Mapping[str, Array], *, noise: float, seed: int
+) -> Run:
+    """Run the original with its planned layers switched to the target's stated meaning.
+
+    Its random operators are seeded as in ``run``, so that both draw the same numbers.
+    """
+    fixed, found = fix_randomness(model)
+    outputs = Session(witness(fixed, plan, noise=noise, seed=seed), optimize=False).run(arrays)
+    said = f"random operators ({', '.join(sorted(set(found)))}) were given fixed seeds to be compared"
+    return Run(outputs, notes=(said,) if found else ())
+
+
+def feeds(
+    model: OnnxModel,
+    inputs: Mapping[str, Array] | str | os.PathLike[str] | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    seed: int,
+) -> list[Feed]:
+    """Return end-to-end inputs: those given, else generated ones to try in turn."""
+    if inputs is None:
+        return [Feed(arrays, source) for arrays, source in generate(model, shapes, seed)]
+    if isinstance(inputs, Mapping):
+        return [Feed(check_feed(model, inputs), "given by the caller")]
+    return [Feed(check_feed(model, _read_arrays(Path(inputs), model)), f"given: {inputs}")]
+
+
+def _read_arrays(path: Path, model: OnnxModel) -> dict[str, Array]:
+    """Read the arrays of an .npz file that the model takes; pickled objects are refused."""
+    wanted = {value.name for value in model.proto.graph.input}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ModelReadError(f"{path}: expected an .npz file of arrays by input name, found one array")
+            return {name: archive[name] for name in archive.files if name in wanted} or {
+                name: archive[name] for name in archive.files
+            }
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise ModelReadError(f"{path}: expected an .npz file of arrays by input name: {error}") from error

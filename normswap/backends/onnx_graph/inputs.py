@@ -1,0 +1,140 @@
+"""End-to-end inputs: given by the user, or generated and seeded from the model's signature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from normswap.backends.onnx_graph.model import OnnxModel
+from normswap.backends.onnx_graph.shapes import dims_of, spelled
+from normswap.errors import CannotRunError
+from normswap.layer import Array, Dim
+
+__all__ = ["Signature", "check_feed", "generate", "signature"]
+
+_EXTENTS = (32, 64, 16, 224, 128, 8, 48, 4)  # tried in turn for dimensions that the signature leaves open
+_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One input that a caller must give.
+
+    Attributes:
+        name: The graph input.
+        dtype: As NumPy spells it, None for what is no tensor of numbers.
+        dims: Its shape, None for an unknown rank.
+    """
+
+    name: str
+    dtype: str | None
+    dims: tuple[Dim, ...] | None
+
+
+def signature(model: OnnxModel) -> tuple[Signature, ...]:
+    """List the inputs that have no default."""
+    defaults = {tensor.name for tensor in model.proto.graph.initializer}
+    return tuple(
+        Signature(value.name, spelled(value.type), dims_of(value.type))
+        for value in model.proto.graph.input
+        if value.name not in defaults
+    )
+
+
+def check_feed(model: OnnxModel, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """Hold given arrays against the signature.
+
+    Raises:
+        CannotRunError: If an input is missing, unknown, or of another type or shape.
+    """
+    inputs = signature(model)
+    known = {value.name for value in model.proto.graph.input}
+    missing = [value.name for value in inputs if value.name not in feed]
+    if missing:
+        raise CannotRunError(
+            f"the inputs have no array {missing[0]!r}; the model takes {', '.join(v.name for v in inputs)}, "
+            f"found {', '.join(feed) or 'none'}"
+        )
+    unknown = [name for name in feed if name not in known]
+    if unknown:
+        raise CannotRunError(
+            f"the inputs hold an array {unknown[0]!r}, which the model does not take; "
+            f"it takes {', '.join(v.name for v in inputs)}"
+        )
+    for value in inputs:
+        array = feed[value.name]
+        if value.dtype is not None and array.dtype.name != value.dtype:
+            raise CannotRunError(f"input {value.name!r}: expected {value.dtype}, found {array.dtype.name}")
+        if value.dims is None:
+            continue
+        wrong = len(value.dims) != array.ndim or any(
+            isinstance(dim, int) and dim != size for dim, size in zip(value.dims, array.shape, strict=True)
+        )
+        if wrong:
+            raise CannotRunError(f"input {value.name!r}: expected shape {value.dims}, found {array.shape}")
+    return dict(feed)
+
+
+def generate(
+    model: OnnxModel, shapes: Mapping[str, tuple[int, ...]], seed: int
+) -> Iterator[tuple[dict[str, Array], str]]:
+    """Yield feeds to try, most promising first, each with its description.
+
+    Args:
+        model: Whose signature to fill.
+        shapes: Shapes given by the user, by input name.
+        seed: Seed of the random data. Samples differ in mean and spread, as they do in the wild.
+
+    Raises:
+        CannotRunError: If a shape names no input, or an input takes no numbers.
+    """
+    inputs = signature(model)
+    for name in shapes:
+        if name not in {value.name for value in inputs}:
+            raise CannotRunError(
+                f"--shape names {name!r}, which is no input; the model takes "
+                f"{', '.join(value.name for value in inputs)}"
+            )
+    for value in inputs:
+        if value.dtype is None:
+            raise CannotRunError(f"input {value.name!r} takes no numbers, so that none can be generated; give --inputs")
+    free = any(_open(value, shapes) for value in inputs)
+    for batch in (_BATCH, 1):
+        for extent in _EXTENTS if free else _EXTENTS[:1]:
+            rng = np.random.default_rng(seed)
+            feed = {
+                value.name: _data(rng, value.dtype or "", _shape(value, shapes, batch, extent)) for value in inputs
+            }
+            shown = ", ".join(f"{name} {'x'.join(map(str, a.shape)) or 'scalar'}" for name, a in feed.items())
+            yield feed, f"generated, seed {seed}: {shown}"
+        if not any(value.dims and not isinstance(value.dims[0], int) for value in inputs):
+            return
+
+
+def _open(value: Signature, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    if value.name in shapes:
+        return False
+    return value.dims is None or any(not isinstance(dim, int) for dim in value.dims[1:])
+
+
+def _shape(
+    value: Signature, shapes: Mapping[str, tuple[int, ...]], batch: int, extent: int
+) -> tuple[int, ...]:
+    if value.name in shapes:
+        return shapes[value.name]
+    dims = value.dims if value.dims is not None else (None, 3, None, None)
+    return tuple(
+        dim if isinstance(dim, int) else (batch if axis == 0 else extent) for axis, dim in enumerate(dims)
+    )
+
+
+def _data(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Array:
+    if dtype == "bool":
+        return np.asarray(rng.integers(0, 2, shape), bool)
+    if np.dtype(dtype).kind in "iu":  # small, since it may be an index, a length or a count
+        return np.asarray(rng.integers(1, 3, shape), dtype)
+    style = (shape[0], *(1,) * (len(shape) - 1)) if shape else ()
+    data = rng.standard_normal(shape) * rng.uniform(0.3, 1.5, style) + rng.uniform(-1, 1, style)
+    return np.asarray(data).astype(dtype)

@@ -1,0 +1,194 @@
+"""OnnxModel: a graph in memory whose large tensors stay on disk; how it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import google.protobuf.message
+import numpy as np
+import onnx
+
+from normswap.backends.onnx_graph.wire import INLINE, WireError, lift
+from normswap.errors import ModelReadError
+from normswap.layer import Array
+
+__all__ = ["OnnxModel", "Place", "external_place", "load", "read_tensor", "tensors_of"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the data of a tensor lie on disk."""
+
+    path: Path
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxModel:
+    """A model whose large tensors are references into files.
+
+    Attributes:
+        proto: The model; tensors of 64 KiB and more may refer to the file that they were read from.
+        path: That file; external data are relative to its folder. None for a model made in memory.
+        notes: What was done to the model before it was handed out, in words.
+    """
+
+    proto: onnx.ModelProto
+    path: Path | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set, 1 where none is named."""
+        return max(
+            (entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1
+        )
+
+    @property
+    def folder(self) -> Path:
+        """The folder that external data are relative to."""
+        return self.path.parent if self.path is not None else Path()
+
+    def sha256(self) -> str:
+        """Hash the model's file, or its encoding where it has none."""
+        if self.path is None:
+            return hashlib.sha256(self.proto.SerializeToString(deterministic=True)).hexdigest()
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def load(path: str | os.PathLike[str]) -> OnnxModel:
+    """Read an ``.onnx`` file; tensors of 64 KiB and more stay on disk.
+
+    Raises:
+        ModelReadError: If the file is missing, damaged or no model, or if external data are missing, too
+            short, or outside the folder of the file.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise ModelReadError(f"{path}: the file is empty; expected an ONNX model")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                proto = onnx.ModelProto.FromString(lift(data))
+    except OSError as error:
+        raise ModelReadError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (WireError, google.protobuf.message.DecodeError) as error:
+        raise ModelReadError(
+            f"{path}: expected an ONNX model, found bytes that are none, or a file cut short"
+        ) from error
+    if not proto.HasField("graph") or proto.ir_version < 1 or not (proto.graph.node or proto.graph.output):
+        raise ModelReadError(f"{path}: expected an ONNX model, found a protobuf without a graph")
+    if not proto.opset_import and proto.ir_version >= 3:
+        raise ModelReadError(f"{path}: the model names no operator set; the file is damaged or was cut short")
+    model = OnnxModel(proto, path)
+    for tensor in tensors_of(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            external_place(model, tensor)
+    return model
+
+
+def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of the model: initializers and attributes, subgraphs and functions included."""
+    for node_list in (proto.graph.node, *(function.node for function in proto.functions)):
+        yield from _tensors_of_nodes(node_list)
+    yield from _tensors_of_graph_head(proto.graph)
+
+
+def _tensors_of_graph_head(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+
+
+def _tensors_of_nodes(nodes: object) -> Iterator[onnx.TensorProto]:
+    for node in nodes:  # type: ignore[attr-defined]  # a repeated field has no public type
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _tensors_of_graph_head(graph)
+                yield from _tensors_of_nodes(graph.node)
+
+
+def external_place(model: OnnxModel, tensor: onnx.TensorProto) -> Place:
+    """Find the data of an external tensor, and make sure that they are all there and inside the folder.
+
+    Raises:
+        ModelReadError: If they are missing, too short, or outside the folder of the model.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    name = f"{model.path or 'the model'}: tensor {tensor.name!r}"
+    needed = _bytes_of(tensor)
+    try:
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", needed))
+    except ValueError as error:
+        raise ModelReadError(f"{name}: the place of its data is no number; the file is damaged") from error
+    if location == INLINE and model.path is not None:
+        return Place(model.path, offset, length)
+    if model.path is None:
+        raise ModelReadError(f"{name}: its data are external; give the path of the file instead of the model")
+    path = model.folder / location
+    if not location or os.path.isabs(location) or not _inside(model.folder, path):
+        raise ModelReadError(
+            f"{name}: its data lie in {location!r}, outside the model's folder; "
+            "move the data beside the model and save the model with a relative location"
+        )
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelReadError(f"{name}: its data file {location!r} is missing: {error.strerror}") from error
+    if not path.is_file():
+        raise ModelReadError(f"{name}: its data file {location!r} is not a regular file")
+    if length != needed or offset < 0:
+        raise ModelReadError(f"{name}: expected {needed} bytes of data, the model says {length} at {offset}")
+    if offset + length > size:
+        raise ModelReadError(
+            f"{name}: its data file {location!r} is too short: {offset + length} bytes are needed, it has {size}"
+        )
+    return Place(path, offset, length)
+
+
+def read_tensor(model: OnnxModel, tensor: onnx.TensorProto) -> Array:
+    """Read a tensor as an array, from memory or from disk."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        place = external_place(model, tensor)
+        loaded = onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+        with place.path.open("rb") as file:
+            file.seek(place.offset)
+            loaded.raw_data = file.read(place.length)
+        tensor = loaded
+    return np.asarray(onnx.numpy_helper.to_array(tensor))
+
+
+def _inside(folder: Path, path: Path) -> bool:
+    """Whether ``path`` lies in ``folder`` once links are followed."""
+    real = os.path.realpath(path)
+    return os.path.commonpath([real, os.path.realpath(folder)]) == os.path.realpath(folder)
+
+
+def _bytes_of(tensor: onnx.TensorProto) -> int:
+    """Number of bytes that a tensor of this type and shape takes; 4-bit types are packed."""
+    try:
+        name = onnx.TensorProto.DataType.Name(tensor.data_type)
+        bits = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}.get(name)
+        if bits is None:
+            bits = 8 * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelReadError(f"tensor {tensor.name!r}: unknown element type {tensor.data_type}") from error
+    return (math.prod(tensor.dims) * bits + 7) // 8

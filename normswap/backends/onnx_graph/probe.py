@@ -1,0 +1,107 @@
+"""Second witness, the ONNX half: one converted layer's operators, cut out of the model and run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from normswap.backends.onnx_graph.cut import CutError, cut_out
+from normswap.backends.onnx_graph.find import sites
+from normswap.backends.onnx_graph.model import OnnxModel
+from normswap.backends.onnx_graph.runtime import Session
+from normswap.backends.onnx_graph.scopes import Scope, walk
+from normswap.errors import CannotRunError
+from normswap.layer import Array, NormLayer
+from normswap.plan import Plan
+
+__all__ = ["CutLayer", "cut_layers"]
+
+_PARAMETERS = ("weight", "bias", "running_mean", "running_var")  # in the order of the node's inputs
+
+
+@dataclass(frozen=True, eq=False)
+class CutLayer:
+    """One converted layer as a function of its input alone.
+
+    Attributes:
+        layer: The original layer.
+        sessions: The cut-out in ONNX Runtime, by how it is run.
+        free: Parameters that the cut-out takes as inputs instead of holding them.
+        rank: Rank of the input that it takes.
+        trouble: Why there is no cut-out; empty where there is one.
+    """
+
+    layer: NormLayer
+    sessions: Mapping[str, Session]
+    free: tuple[str, ...] = ()
+    rank: int = 4
+    trouble: str = ""
+
+    def __call__(self, x: Array, layer: NormLayer) -> dict[str, Array]:
+        """Run on ``x``, free parameters taken from ``layer``; return the output by how it was run."""
+        feed = {"x": x} | {name: getattr(layer, name) for name in self.free}
+        return {how: session.run(feed)["out0"] for how, session in self.sessions.items()}
+
+
+def cut_layers(
+    before: OnnxModel, after: OnnxModel, plan: Plan, *, free: tuple[str, ...] = ()
+) -> Iterator[CutLayer]:
+    """Cut every planned layer's operators out of the converted model.
+
+    Args:
+        before: The original, which says what each layer reads.
+        after: The converted model.
+        plan: The layers.
+        free: Parameters to leave open, beside those known at run time only.
+    """
+    planned = {layer.name for layer in plan.layers}
+    scopes = {scope.path: scope for scope in walk(after)}
+    for site in sites(before):
+        if site.layer.name not in planned:
+            continue
+        scope = scopes.get(site.scope.path)
+        if scope is None:
+            yield CutLayer(site.layer, {}, trouble="its graph or function is gone")
+            continue
+        names = dict(zip(_PARAMETERS, site.node.input[1:5], strict=True))
+        opened = tuple(
+            name
+            for name in _PARAMETERS
+            if name in free or (name in ("weight", "bias") and getattr(site.layer, name) is None)
+        )
+        rank = site.layer.rank or 4
+        try:
+            model = _model(scope, site.layer, site.node, {name: names[name] for name in opened}, rank)
+            sessions = {
+                "as written": Session(model, optimize=False, threads=1),
+                "optimized": Session(model, optimize=True, threads=1),
+            }
+        except (CutError, CannotRunError) as error:
+            yield CutLayer(site.layer, {}, trouble=str(error))
+            continue
+        yield CutLayer(site.layer, sessions, opened, rank)
+
+
+def _model(
+    scope: Scope, layer: NormLayer, node: onnx.NodeProto, opened: Mapping[str, str], rank: int
+) -> OnnxModel:
+    element = _element(layer.dtype)
+    inputs = {node.input[0]: ("x", onnx.helper.make_tensor_type_proto(element, [None] * rank))}
+    for word, name in opened.items():
+        known = scope.value_type(name)
+        param = known.tensor_type.elem_type if known is not None else element
+        inputs[name] = (word, onnx.helper.make_tensor_type_proto(param, [None]))
+    proto = cut_out(scope, [node.output[0]], inputs)
+    if not any("x" in inner.input for inner in proto.graph.node):
+        raise CutError("its output does not depend on its input")
+    return OnnxModel(proto)
+
+
+def _element(dtype: str) -> int:
+    return {
+        "float64": onnx.TensorProto.DOUBLE,
+        "float16": onnx.TensorProto.FLOAT16,
+        "bfloat16": onnx.TensorProto.BFLOAT16,
+    }.get(dtype, onnx.TensorProto.FLOAT)

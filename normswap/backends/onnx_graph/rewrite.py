@@ -1,0 +1,239 @@
+"""Carry out a plan: put the target's operators where each planned BatchNormalization stands."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+
+from normswap.backends.onnx_graph.find import Site, sites
+from normswap.backends.onnx_graph.model import OnnxModel
+from normswap.backends.onnx_graph.scopes import Scope
+from normswap.backends.onnx_graph.shapes import spelled
+from normswap.plan import Plan
+
+__all__ = ["RECORD", "copy_of", "rewrite"]
+
+RECORD = "normswap"  # key in metadata_props under which conversions are recorded, as a JSON list
+
+
+def rewrite(model: OnnxModel, plan: Plan, *, version: str) -> OnnxModel:
+    """Return a copy of the model in which every planned layer computes the target.
+
+    Values, inputs, outputs, scale and bias tensors keep their names; what only served the replaced nodes
+    (running statistics, operators that computed them) is removed.
+    """
+    converted = copy_of(model)
+    planned = {layer.name for layer in plan.layers}
+    names = _names_in(converted.proto)
+    bodies: dict[tuple[str, ...], tuple[Scope, dict[str, Site]]] = {}
+    for site in sites(converted):
+        if site.layer.name in planned:
+            body, node_name = site.key
+            bodies.setdefault(body, (site.scope, {}))[1][node_name] = site
+    for scope, replaced in bodies.values():
+        nodes: list[onnx.NodeProto] = []
+        for node in list(scope.nodes):
+            site = replaced.get(node.output[0]) if node.output else None
+            if site is None or node.op_type != site.node.op_type:
+                nodes.append(node)
+                continue
+            ops = _Emitter(site, names)
+            plan.norm.emit_onnx(ops)
+            nodes += ops.nodes
+        _set_nodes(scope.nodes, nodes)
+    idle = {name for _, found in bodies.values() for site in found.values() for name in site.node.input[3:5]}
+    _remove_idle(converted.proto, idle)
+    _record(converted, model, plan, version)
+    return converted
+
+
+def copy_of(model: OnnxModel) -> OnnxModel:
+    """Copy a model; tensors on disk stay where they are."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    return OnnxModel(proto, model.path, model.notes)
+
+
+class _Emitter:
+    """Collects the operators that replace one node; see normswap.norms.OnnxOps."""
+
+    def __init__(self, site: Site, names: set[str]) -> None:
+        node, scope = site.node, site.scope
+        self.x, self.scale, self.bias, self.mean, self.var = node.input[:5]
+        self.y = node.output[0]
+        self.rank = site.layer.rank
+        self.dtype = site.layer.dtype
+        self.param_dtype = spelled(scope.value_type(self.scale)) or (
+            str(site.layer.weight.dtype) if site.layer.weight is not None else self.dtype
+        )
+        self.nodes: list[onnx.NodeProto] = []
+        self._opset = scope.opset
+        self._label = node.name or self.y
+        self._epsilon = next((a for a in node.attribute if a.name == "epsilon"), None)
+        self._eps = site.layer.eps
+        self._names = names
+
+    def op(
+        self, op_type: str, *inputs: str, output: str | None = None, **attributes: int | float | list[int]
+    ) -> str:
+        """Add an operator of the default domain and return the name of its output."""
+        step = f"normswap/{op_type}_{len(self.nodes)}"
+        output = output or self._fresh(f"{self.y}/{step}")
+        self.nodes.append(
+            onnx.helper.make_node(op_type, inputs, [output], name=f"{self._label}/{step}", **attributes)
+        )
+        return output
+
+    def eps_attribute(self, op_type: str, *inputs: str, output: str | None = None) -> str:
+        """Add an operator that takes ``epsilon`` as an attribute, a reference to a function's included."""
+        name = self.op(op_type, *inputs, output=output)
+        if self._epsilon is not None:
+            self.nodes[-1].attribute.append(self._epsilon)
+        return name
+
+    def eps_constant(self, dtype: str) -> str:
+        """Add a scalar constant that holds eps."""
+        if self._epsilon is None or not self._epsilon.ref_attr_name:
+            return self._constant(np.asarray(self._eps, dtype))
+        name = self.op("Constant")
+        given = self.nodes[-1].attribute.add()
+        given.CopyFrom(self._epsilon)
+        given.name = "value_float"
+        return self.cast(name, "float32", dtype)
+
+    def ints(self, values: list[int]) -> str:
+        """Add a one-dimensional int64 constant."""
+        return self._constant(np.asarray(values, np.int64))
+
+    def cast(self, value: str, dtype: str, to: str, output: str | None = None) -> str:
+        """Cast ``value`` from ``dtype`` to ``to``; the value itself where they are the same."""
+        if dtype == to and output is None:
+            return value
+        return self.op("Cast", value, output=output, to=_element_type(to))
+
+    def reduce_mean(self, value: str, axes: list[int]) -> str:
+        """Add a ReduceMean that keeps the reduced axes; from opset 18 on the axes are an input."""
+        if self._opset >= 18:
+            return self.op("ReduceMean", value, self.ints(axes), keepdims=1)
+        return self.op("ReduceMean", value, axes=axes, keepdims=1)
+
+    def _constant(self, value: Any) -> str:
+        name = self.op("Constant")
+        tensor = onnx.numpy_helper.from_array(value)
+        self.nodes[-1].attribute.append(onnx.helper.make_attribute("value", tensor))
+        return name
+
+    def _fresh(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while name in self._names:
+            name, number = f"{wanted}_{number}", number + 1
+        self._names.add(name)
+        return name
+
+
+def _element_type(dtype: str) -> int:
+    import ml_dtypes
+
+    numpy_dtype = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+    return int(onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype))
+
+
+def _set_nodes(field: Any, nodes: Iterable[onnx.NodeProto]) -> None:
+    copies = []
+    for node in nodes:
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        copies.append(copied)
+    del field[:]
+    field.extend(copies)
+
+
+def _codes(proto: onnx.ModelProto) -> list[Any]:
+    """Return the main graph and the functions."""
+    return [proto.graph, *proto.functions]
+
+
+def _graphs_in(code: Any) -> list[Any]:
+    """Return a graph or function and, recursively, the subgraphs of its nodes."""
+    found = [code]
+    for node in code.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found += _graphs_in(attribute.g)
+            for graph in attribute.graphs:
+                found += _graphs_in(graph)
+    return found
+
+
+def _names_in(proto: onnx.ModelProto) -> set[str]:
+    names: set[str] = set()
+    for code in _codes(proto):
+        for graph in _graphs_in(code):
+            for node in graph.node:
+                names.update(node.input, node.output)
+            if isinstance(graph, onnx.GraphProto):
+                names.update(value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    return names
+
+
+def _remove_idle(proto: onnx.ModelProto, idle: set[str]) -> None:
+    """Remove what computed or stored values that nothing reads any more, beginning with ``idle``.
+
+    A tensor that is also a graph input (IR < 4) stays, since callers may feed it.
+    """
+    for code in _codes(proto):
+        graphs = _graphs_in(code)
+        uses = Counter(name for graph in graphs for node in graph.node for name in node.input)
+        for graph in graphs:
+            outputs = graph.output
+            uses.update(v if isinstance(v, str) else v.name for v in outputs)
+        pending = [name for name in idle if not uses[name]]
+        gone: set[str] = set()
+        while pending:
+            name = pending.pop()
+            for graph in graphs:
+                for index, node in enumerate(graph.node):
+                    if name in node.output and not any(uses[out] for out in node.output):
+                        for read in node.input:
+                            uses[read] -= 1
+                            if read and not uses[read]:
+                                pending.append(read)
+                        gone.update(node.output)
+                        del graph.node[index]
+                        break
+                if not isinstance(graph, onnx.GraphProto) or name in {value.name for value in graph.input}:
+                    continue
+                for index, tensor in enumerate(graph.initializer):
+                    if tensor.name == name:
+                        gone.add(name)
+                        del graph.initializer[index]
+                        break
+        for graph in graphs:
+            kept = [value for value in graph.value_info if value.name not in gone]
+            if len(kept) != len(graph.value_info):
+                del graph.value_info[:]
+                graph.value_info.extend(kept)
+
+
+def _record(converted: OnnxModel, source: OnnxModel, plan: Plan, version: str) -> None:
+    """Add the conversion to the model's metadata, after earlier ones."""
+    entry = {
+        "version": version,
+        "to": plan.norm.name,
+        "source_sha256": source.sha256(),
+        "layers": [layer.name for layer in plan.layers],
+    }
+    for prop in converted.proto.metadata_props:
+        if prop.key == RECORD:
+            try:
+                earlier = json.loads(prop.value)
+            except ValueError:
+                earlier = []
+            prop.value = json.dumps([*(earlier if isinstance(earlier, list) else []), entry])
+            return
+    converted.proto.metadata_props.add(key=RECORD, value=json.dumps([entry]))

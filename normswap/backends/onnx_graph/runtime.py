@@ -1,0 +1,122 @@
+"""ONNX Runtime: how a model is run, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from normswap.backends.onnx_graph.model import OnnxModel, tensors_of
+from normswap.backends.onnx_graph.save import write_model
+from normswap.errors import CannotRunError
+from normswap.layer import Array
+
+__all__ = ["Session", "run_small"]
+
+onnxruntime.set_default_logger_severity(4)  # what matters comes back as an exception
+
+
+class Session:
+    """A model loaded into ONNX Runtime on the CPU.
+
+    Args:
+        model: What to run; a model with tensors on disk is written to a temporary folder first.
+        optimize: Run with the runtime's default graph optimisations, as deployed, or with none.
+        threads: Threads inside an operator; 0 leaves it to the runtime.
+
+    Raises:
+        CannotRunError: If the runtime does not take the model.
+    """
+
+    def __init__(self, model: OnnxModel, *, optimize: bool, threads: int = 0) -> None:
+        model, self._inputs, self._outputs = _without_bfloat16(model)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        level = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        with tempfile.TemporaryDirectory(prefix="normswap-") as folder:
+            source: str | bytes
+            if _on_disk(model.proto):
+                source = str(write_model(model, Path(folder) / "model.onnx"))
+            else:
+                source = model.proto.SerializeToString()
+            try:
+                self._session = onnxruntime.InferenceSession(
+                    source, options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # the runtime's exceptions have no common public base
+                raise CannotRunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+        names = [value.name for value in self._session.get_outputs()]
+        self.output_names: list[str] = [self._outputs.get(name, name) for name in names]
+
+    def run(self, feed: Mapping[str, Any]) -> dict[str, Array]:
+        """Run the model once and return its outputs by name.
+
+        Raises:
+            CannotRunError: If the runtime fails.
+        """
+        try:
+            values = self._session.run(None, {self._inputs.get(name, name): _fed(feed[name]) for name in feed})
+        except Exception as error:  # the runtime's exceptions have no common public base
+            raise CannotRunError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+        return dict(zip(self.output_names, map(np.asarray, values), strict=True))
+
+
+def run_small(proto: onnx.ModelProto, feed: Mapping[str, Any], *, optimize: bool = False) -> dict[str, Array]:
+    """Run a small model made in memory, once, on one thread."""
+    return Session(OnnxModel(proto), optimize=optimize, threads=1).run(feed)
+
+
+def _without_bfloat16(model: OnnxModel) -> tuple[OnnxModel, dict[str, str], dict[str, str]]:
+    """Let the model take and give float32, which holds every bfloat16: NumPy has no bfloat16 to feed.
+
+    Returns:
+        The model, new names of inputs by old, old names of outputs by new.
+    """
+    bfloat16 = onnx.TensorProto.BFLOAT16
+    graph = model.proto.graph
+    if all(value.type.tensor_type.elem_type != bfloat16 for value in (*graph.input, *graph.output)):
+        return model, {}, {}
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    inputs, outputs, casts = {}, {}, []
+    for value in proto.graph.input:
+        if value.type.tensor_type.elem_type == bfloat16:
+            inputs[value.name] = f"{value.name}/float32"
+            casts.append(onnx.helper.make_node("Cast", [inputs[value.name]], [value.name], to=bfloat16))
+            value.name, value.type.tensor_type.elem_type = inputs[value.name], onnx.TensorProto.FLOAT
+    nodes = [*casts, *proto.graph.node]
+    for value in proto.graph.output:
+        if value.type.tensor_type.elem_type == bfloat16:
+            outputs[f"{value.name}/float32"] = value.name
+            cast = onnx.helper.make_node(
+                "Cast", [value.name], [f"{value.name}/float32"], to=onnx.TensorProto.FLOAT
+            )
+            nodes.append(cast)
+            value.name, value.type.tensor_type.elem_type = f"{value.name}/float32", onnx.TensorProto.FLOAT
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(copies)
+    return OnnxModel(proto, model.path), inputs, outputs
+
+
+def _fed(array: Any) -> Any:
+    return array.astype(np.float32) if getattr(array, "dtype", None) == "bfloat16" else array
+
+
+def _on_disk(proto: onnx.ModelProto) -> bool:
+    return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors_of(proto))
+
+
+def _first_line(error: Exception) -> str:
+    """The runtime's own words without its banner and trace."""
+    text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    text = re.sub(r"^Load model( from \S+)? failed: ?", "", text.split(" : ", 3)[-1].strip())
+    return text[:400]

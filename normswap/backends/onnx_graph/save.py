@@ -1,0 +1,172 @@
+"""Write a model: tensors are copied from file to file, and the target appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import onnx
+
+from normswap.backends.onnx_graph.model import OnnxModel, external_place, tensors_of
+from normswap.backends.onnx_graph.wire import INLINE, FileRange, expand
+from normswap.errors import ModelWriteError
+
+__all__ = ["check_target", "save", "write_model"]
+
+_ALIGNMENT = 64 * 1024  # external data keep their alignment up to this, the coarsest that mmap asks for
+_BLOCK = 8 << 20
+
+
+def save(model: OnnxModel, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Write a model; external data go to one file beside it, named after it.
+
+    Everything is written to a temporary folder beside the target and then renamed, the data first.
+
+    Args:
+        model: What to write.
+        path: The file to write.
+        force: Replace an existing file.
+
+    Raises:
+        ModelWriteError: If the target is the model's own source, exists and ``force`` is not given, or
+            cannot be written.
+    """
+    path = Path(path)
+    check_target(model, path, force=force)
+    data = _free_data_path(path)
+    with _as_write_error(path):
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            written = write_model(model, folder / path.name, data_name=data.name)
+            if (folder / data.name).exists():
+                os.replace(folder / data.name, data)
+            os.replace(written, path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return path
+
+
+def write_model(model: OnnxModel, path: Path, data_name: str | None = None) -> Path:
+    """Write the model to ``path`` and its external data to ``data_name`` in the same folder; return ``path``."""
+    data_name = data_name or f"{path.name}.data"
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    copies = _place_external(model, proto, data_name)
+    if copies:
+        with (path.parent / data_name).open("wb") as out:
+            for source, start, length, target in copies:
+                out.seek(target)
+                with source.open("rb") as file:
+                    _copy(file, start, length, out)
+    with path.open("wb") as out:
+        if model.path is None:
+            out.write(proto.SerializeToString())
+            return path
+        with model.path.open("rb") as file:
+            for chunk in expand(proto.SerializeToString()):
+                if isinstance(chunk, FileRange):
+                    _copy(file, chunk.offset, chunk.length, out)
+                else:
+                    out.write(chunk)
+    return path
+
+
+def _place_external(
+    model: OnnxModel, proto: onnx.ModelProto, data_name: str
+) -> list[tuple[Path, int, int, int]]:
+    """Point external tensors of ``proto`` into the new data file.
+
+    Returns:
+        What to copy there: source, start, length, and start in the new file. Neighbours are merged, so that
+        a whole data file is one copy; what no tensor of this model names is left behind.
+    """
+    tensors = defaultdict(list)
+    for tensor in tensors_of(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and _location(tensor) != INLINE:
+            place = external_place(model, tensor)
+            tensors[place.path].append((place.offset, place.length, tensor))
+    copies: list[tuple[Path, int, int, int]] = []
+    end = 0
+    for path, entries in tensors.items():
+        entries.sort(key=lambda entry: entry[:2])
+        runs: list[list[int]] = []  # [start, stop] in the source
+        for offset, length, tensor in entries:
+            if runs and offset - runs[-1][1] < _ALIGNMENT:
+                runs[-1][1] = max(runs[-1][1], offset + length)
+            else:
+                end = copies[-1][3] + copies[-1][2] if copies else 0
+                runs.append([offset, offset + length])
+                copies.append((path, offset, length, _aligned(end, offset)))
+            source, start, _, target = copies[-1]
+            copies[-1] = (source, start, runs[-1][1] - start, target)
+            del tensor.external_data[:]
+            for key, value in (
+                ("location", data_name),
+                ("offset", str(target + offset - start)),
+                ("length", str(length)),
+            ):
+                tensor.external_data.add(key=key, value=value)
+    return copies
+
+
+def _aligned(end: int, offset: int) -> int:
+    """Return the first position from ``end`` on that is aligned as ``offset`` is."""
+    return end + (offset - end) % _ALIGNMENT
+
+
+def _location(tensor: onnx.TensorProto) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _copy(source: IO[bytes], offset: int, length: int, target: IO[bytes]) -> None:
+    """Copy bytes from file to file, inside the kernel where it can."""
+    target.flush()
+    position = target.tell()
+    while length:
+        try:
+            done = os.copy_file_range(source.fileno(), target.fileno(), length, offset, position)
+        except (AttributeError, OSError):  # another platform, or two file systems
+            source.seek(offset)
+            done = target.write(source.read(min(length, _BLOCK)))
+            target.flush()
+        if not done:
+            raise ModelWriteError(f"{source.name}: the file grew shorter while it was copied; convert again")
+        offset, position, length = offset + done, position + done, length - done
+        target.seek(position)
+
+
+def check_target(model: OnnxModel, path: str | os.PathLike[str], *, force: bool) -> None:
+    """Raise ModelWriteError if the path must not be written: a folder, the source, or an existing file."""
+    path = Path(path)
+    if path.is_dir():
+        raise ModelWriteError(f"{path}: is a folder; give the name of the file to write")
+    if not path.parent.is_dir():
+        raise ModelWriteError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if not path.exists():
+        return
+    if model.path is not None and model.path.exists() and path.samefile(model.path):
+        raise ModelWriteError(f"{path}: is the model being converted, which is never overwritten; name another")
+    if not force:
+        raise ModelWriteError(f"{path}: exists already; replace it with --force")
+
+
+def _free_data_path(path: Path) -> Path:
+    """Name the data file; one that exists may belong to a model that is still whole, so it is left alone."""
+    data, number = path.with_name(f"{path.name}.data"), 1
+    while data.exists():
+        data, number = path.with_name(f"{path.name}.{number}.data"), number + 1
+    return data
+
+
+@contextmanager
+def _as_write_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelWriteError(f"{path}: cannot be written: {error.strerror or error}") from error

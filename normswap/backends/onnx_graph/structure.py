@@ -1,0 +1,330 @@
+"""First witness: outside the planned layers the two models are the same, node for node and byte for byte.
+
+The comparison reads the two protobufs and nothing that the rewriter made; it shares no code with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import onnx
+
+from normswap.backends.onnx_graph.model import OnnxModel, Place, external_place, read_tensor
+
+__all__ = ["Structure", "compare_structure"]
+
+Body: TypeAlias = tuple[str, ...]
+Planned: TypeAlias = Mapping[Body, Mapping[str, str]]
+
+_RECORD = "normswap"
+_BLOCK = 4 << 20
+_STORED = ("data_location", "external_data", "raw_data")
+
+
+@dataclass
+class Structure:
+    """What was compared and what differs.
+
+    Attributes:
+        differences: One sentence each; empty where the structure is proved.
+        nodes: How many nodes were compared.
+        tensors: How many tensors were compared.
+        bytes: How many bytes of tensors were compared.
+        by_reference: How many of them are the same bytes of the same file, which need no reading.
+    """
+
+    differences: list[str] = field(default_factory=list)
+    nodes: int = 0
+    tensors: int = 0
+    bytes: int = 0
+    by_reference: int = 0
+
+
+def compare_structure(before: OnnxModel, after: OnnxModel, planned: Planned) -> Structure:
+    """Compare two models outside the planned layers.
+
+    Args:
+        before: The original.
+        after: What is claimed to be its conversion.
+        planned: By body (see Scope.body), the value that each replaced node writes and its layer's name.
+    """
+    comparison = _Comparison(before, after, planned)
+    comparison.model()
+    return comparison.result
+
+
+class _Comparison:
+    def __init__(self, before: OnnxModel, after: OnnxModel, planned: Planned) -> None:
+        self.before = before
+        self.after = after
+        self.planned = planned
+        self.result = Structure()
+        self.served: set[str] = set()  # what only replaced nodes may have needed, in the code at hand
+        self.read: set[str] = set()  # what the converted code at hand still reads
+
+    def differ(self, sentence: str) -> None:
+        self.result.differences.append(sentence)
+
+    def model(self) -> None:
+        old, new = self.before.proto, self.after.proto
+        self.fields(old, new, "the model", {"graph", "functions", "metadata_props"})
+        self.metadata(old.metadata_props, new.metadata_props, "the model")
+        self.whole((), old.graph, new.graph, "the main graph")
+        functions = {(f.domain, f.name, getattr(f, "overload", "")): f for f in new.functions}
+        for function in old.functions:
+            key = (function.domain, function.name, getattr(function, "overload", ""))
+            other = functions.pop(key, None)
+            label = f"local function {key[0]}::{key[1]}"
+            if other is None:
+                self.differ(f"{label} is gone")
+            else:
+                self.whole(("function", *key), function, other, label)
+        for key in functions:
+            self.differ(f"local function {key[0]}::{key[1]} is new")
+
+    def metadata(self, old: Any, new: Any, label: str) -> None:
+        """All entries are still there; only the record of conversions may be new or grow."""
+        before = [(p.key, p.value) for p in old if p.key != _RECORD]
+        after = [(p.key, p.value) for p in new if p.key != _RECORD]
+        if before != after:
+            self.differ(f"the metadata of {label} differ")
+
+    def fields(self, old: Any, new: Any, label: str, handled: set[str]) -> None:
+        """Every field that has no rule of its own is equal."""
+        for descriptor in old.DESCRIPTOR.fields:
+            if descriptor.name not in handled and getattr(old, descriptor.name) != getattr(new, descriptor.name):
+                self.differ(f"field {descriptor.name} of {label} differs")
+
+    def whole(self, body: Body, old: Any, new: Any, label: str) -> None:
+        """Compare the main graph or a function, with the subgraphs in it."""
+        nodes = list(_nested(old))
+        statistics = [
+            name
+            for inner, planned in self.planned.items()
+            if inner[: len(body)] == body and (body or inner[:1] != ("function",))
+            for node in nodes
+            if _first(node) in planned
+            for name in node.input[3:5]
+        ]
+        self.served = _cone(statistics, nodes)
+        self.read = _names_read(new)
+        self.code(body, old, new, label)
+
+    def code(self, body: Body, old: Any, new: Any, label: str) -> None:
+        planned = self.planned.get(body, {})
+        handled = {"node", "initializer", "sparse_initializer", "value_info"}
+        self.fields(old, new, label, handled)
+        nodes_before = _by_output(old.node)
+        nodes_after = _by_output(new.node)
+        fresh: dict[str, Any] = {}
+        for key, node in nodes_after.items():
+            other = nodes_before.get(key)
+            if other is None:
+                fresh[key] = node
+            elif key in planned:
+                if node == other:
+                    self.differ(f"{planned[key]}: the layer was left as it was")
+                fresh[key] = node
+            else:
+                self.node(body, other, node, label)
+        for key, layer in planned.items():
+            if key not in nodes_after:
+                self.differ(f"{layer}: nothing computes {key!r} any more")
+        claimed = self.regions(planned, nodes_before, fresh)
+        for key, node in fresh.items():
+            if key not in claimed:
+                self.differ(f"{label}: {node.op_type} {key!r} is new and belongs to no planned layer")
+        for key, node in nodes_before.items():
+            if key in nodes_after or key in planned:
+                continue
+            if key not in self.served or any(out in self.read for out in node.output):
+                self.differ(f"{label}: {node.op_type} {key!r} is gone")
+        gone = {out for key, node in nodes_before.items() if key not in nodes_after for out in node.output}
+        self.tensors(old, new, label)
+        if hasattr(old, "value_info"):
+            self.value_info(old, new, label, gone | self.served, set(fresh))
+
+    def regions(
+        self, planned: Mapping[str, str], nodes_before: Mapping[str, Any], fresh: Mapping[str, Any]
+    ) -> set[str]:
+        """Claim the new nodes that compute each planned layer from that layer's own inputs."""
+        producers = {out: (key, node) for key, node in fresh.items() for out in node.output if out}
+        claimed: set[str] = set()
+        for y, layer in planned.items():
+            allowed = set(nodes_before[y].input)
+            pending, seen = [y], set()
+            while pending:
+                name = pending.pop()
+                if name in seen or not name or (name in allowed and name != y):
+                    continue
+                seen.add(name)
+                if name not in producers:
+                    self.differ(f"{layer}: it reads {name!r}, which the original layer does not")
+                    continue
+                key, node = producers[name]
+                claimed.add(key)
+                pending += _reads_of(node)
+        return claimed
+
+    def node(self, body: Body, old: Any, new: Any, label: str) -> None:
+        self.result.nodes += 1
+        where = f"{label}: {old.op_type} {_first(old)!r}"
+        self.fields(old, new, where, {"attribute"})
+        before = {attribute.name: attribute for attribute in old.attribute}
+        after = {attribute.name: attribute for attribute in new.attribute}
+        if list(before) != list(after):
+            self.differ(f"{where} has other attributes")
+            return
+        for name, attribute in before.items():
+            other = after[name]
+            if attribute.HasField("t") and other.HasField("t"):
+                self.tensor(attribute.t, other.t, where)
+            self.fields(attribute, other, f"attribute {name} of {where}", {"t", "g", "graphs"})
+            if attribute.HasField("t") != other.HasField("t") or len(attribute.graphs) != len(other.graphs):
+                self.differ(f"attribute {name} of {where} differs")
+                continue
+            owner = _first(old) or old.name
+            if attribute.HasField("g") or other.HasField("g"):
+                step = f"{owner}:{name}"
+                self.code((*body, step), attribute.g, other.g, step)
+            for index, (graph, new_graph) in enumerate(zip(attribute.graphs, other.graphs, strict=True)):
+                step = f"{owner}:{name}[{index}]"
+                self.code((*body, step), graph, new_graph, step)
+
+    def tensors(self, old: Any, new: Any, label: str) -> None:
+        before = {tensor.name: tensor for tensor in getattr(old, "initializer", ())}
+        after = {tensor.name: tensor for tensor in getattr(new, "initializer", ())}
+        for name, tensor in before.items():
+            if name in after:
+                self.tensor(tensor, after[name], label)
+            elif name not in self.served or name in self.read:
+                self.differ(f"{label}: tensor {name!r} is gone")
+        for name in after.keys() - before.keys():
+            self.differ(f"{label}: tensor {name!r} is new")
+        if list(getattr(old, "sparse_initializer", ())) != list(getattr(new, "sparse_initializer", ())):
+            self.differ(f"{label}: the sparse tensors differ")
+
+    def tensor(self, old: onnx.TensorProto, new: onnx.TensorProto, label: str) -> None:
+        """Compare two tensors byte for byte, streamed where they lie on disk."""
+        self.result.tensors += 1
+        if (old.name, list(old.dims), old.data_type) != (new.name, list(new.dims), new.data_type):
+            self.differ(f"{label}: tensor {old.name!r} has another shape or type")
+            return
+        places = _place(self.before, old), _place(self.after, new)
+        if places[0] is not None and places[0] == places[1]:
+            self.result.by_reference += 1
+            self.result.bytes += places[0].length
+            return
+        if places == (None, None) and old == new:
+            self.result.bytes += len(old.raw_data)
+            return
+        self.fields(_bare(old), _bare(new), f"tensor {old.name!r}", set())
+        same = True
+        pairs = zip(_bytes(self.before, old, places[0]), _bytes(self.after, new, places[1]), strict=True)
+        for one, other in pairs:
+            self.result.bytes += len(one)
+            same = same and one == other
+        if not same:
+            self.differ(f"{label}: the values of tensor {old.name!r} differ")
+
+    def value_info(self, old: Any, new: Any, label: str, gone: set[str], fresh: set[str]) -> None:
+        before = {value.name: value for value in old.value_info}
+        after = {value.name: value for value in new.value_info}
+        for name, value in before.items():
+            if name in after and after[name] != value:
+                self.differ(f"{label}: the declared type of {name!r} differs")
+            elif name not in after and name not in gone:
+                self.differ(f"{label}: the declared type of {name!r} is gone")
+        for name in after.keys() - before.keys() - fresh:
+            self.differ(f"{label}: a declared type of {name!r} is new")
+
+
+def _bare(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """What a tensor says beside its values: names, documentation, metadata."""
+    bare = onnx.TensorProto(name=tensor.name, doc_string=tensor.doc_string)
+    bare.metadata_props.extend(tensor.metadata_props)
+    return bare
+
+
+def _place(model: OnnxModel, tensor: onnx.TensorProto) -> Place | None:
+    external = tensor.data_location == onnx.TensorProto.EXTERNAL
+    return external_place(model, tensor) if external else None
+
+
+def _bytes(model: OnnxModel, tensor: onnx.TensorProto, place: Place | None) -> Iterator[bytes]:
+    """Yield the values as bytes, in blocks of one size whatever their storage."""
+    if place is None:
+        data = tensor.raw_data or read_tensor(model, tensor).tobytes()
+        for start in range(0, max(len(data), 1), _BLOCK):
+            yield data[start : start + _BLOCK]
+        return
+    with place.path.open("rb") as file:
+        file.seek(place.offset)
+        left = place.length
+        while left > 0 or left == place.length:
+            yield file.read(min(left, _BLOCK))
+            left -= _BLOCK
+
+
+def _first(node: Any) -> str:
+    return next((name for name in node.output if name), "")
+
+
+def _by_output(nodes: Any) -> dict[str, Any]:
+    """Name each node by its first output; one without outputs by its place among those."""
+    named: dict[str, Any] = {}
+    for node in nodes:
+        named[_first(node) or f"(no output {len(named)}) {node.op_type}"] = node
+    return named
+
+
+def _subgraphs(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _reads_of(node: Any) -> list[str]:
+    """Names that a node reads, those read by its subgraphs and defined outside them included."""
+    names = list(node.input)
+    for graph in _subgraphs(node):
+        inside = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        inside |= {out for inner in graph.node for out in inner.output}
+        for inner in graph.node:
+            names += [name for name in _reads_of(inner) if name not in inside]
+        names += [value.name for value in graph.output if value.name not in inside]
+    return names
+
+
+def _nested(code: Any) -> Iterator[Any]:
+    """Yield the nodes of a graph or function and, recursively, of its subgraphs."""
+    for node in code.node:
+        yield node
+        for graph in _subgraphs(node):
+            yield from _nested(graph)
+
+
+def _names_read(code: Any) -> set[str]:
+    names = {out if isinstance(out, str) else out.name for out in code.output}
+    for node in _nested(code):
+        names.update(node.input)
+        names.update(value.name for graph in _subgraphs(node) for value in graph.output)
+    return names
+
+
+def _cone(names: list[str], nodes: list[Any]) -> set[str]:
+    """All that the values ``names`` are computed from, themselves included."""
+    producers = {out: node for node in nodes for out in node.output if out}
+    seen: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name and name not in seen:
+            seen.add(name)
+            if name in producers:
+                seen.update(producers[name].output)
+                pending += _reads_of(producers[name])
+    return seen

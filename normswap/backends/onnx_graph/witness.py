@@ -1,0 +1,208 @@
+"""Third witness: the original model under the target's stated meaning, computed by native train-mode kernels.
+
+Each planned BatchNormalization stays where it is, with its own inputs, and is switched to the mode that the
+target stands for. For ``instance`` each sample becomes a group of channels of its own, (N, C, L) ->
+(1, N * C, L), which is train-mode BatchNorm fed sample by sample. No operator of the rewrite is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+
+from normswap.backends.onnx_graph.find import Site, sites
+from normswap.backends.onnx_graph.model import OnnxModel
+from normswap.backends.onnx_graph.rewrite import copy_of
+from normswap.backends.onnx_graph.scopes import RANDOM
+from normswap.plan import Plan
+from normswap.tolerance import UNIT_ROUNDOFF
+
+__all__ = ["fix_randomness", "witness"]
+
+
+def witness(model: OnnxModel, plan: Plan, *, noise: float = 0.0, seed: int = 0) -> OnnxModel:
+    """Return the original with its planned layers under the target's stated meaning.
+
+    Args:
+        model: The original.
+        plan: Which layers, and the target.
+        noise: Where above 0, each planned layer's input is multiplied by ``1 + noise * u * r``, with r in
+            (-1, 1) and u the unit roundoff of its type, which is what rounding elsewhere may do; and its output
+            y gets ``noise * u * r * |x w| / sqrt(v + eps)`` more, which is what its own kernel may do.
+        seed: Of that noise.
+    """
+    reference = copy_of(model)
+    planned = {layer.name for layer in plan.layers}
+    places: dict[tuple[tuple[str, ...], str], Site] = {
+        site.key: site for site in sites(reference) if site.layer.name in planned
+    }
+    containers: dict[tuple[str, ...], Any] = {key[0]: site.scope.nodes for key, site in places.items()}
+    for body, field in containers.items():
+        nodes = []
+        for node in list(field):
+            site = places.get((body, node.output[0])) if node.output else None
+            if site is None:
+                nodes.append(_copy(node))
+            else:
+                nodes += _switched(site, plan.norm.name, noise, seed + len(nodes))
+        del field[:]
+        field.extend(nodes)
+    return reference
+
+
+def fix_randomness(model: OnnxModel, seed: int = 0) -> tuple[OnnxModel, list[str]]:
+    """Give every random operator a seed of its own; return the model and the operators' names."""
+    fixed = copy_of(model)
+    found: list[str] = []
+    pending: list[Any] = [fixed.proto.graph, *fixed.proto.functions]
+    while pending:
+        code = pending.pop()
+        for node in code.node:
+            for attribute in node.attribute:
+                pending += [attribute.g] if attribute.HasField("g") else attribute.graphs
+            if node.domain not in ("", "ai.onnx") or node.op_type not in RANDOM:
+                continue
+            if node.op_type == "Dropout" and len(node.input) < 3:
+                continue  # without its training_mode input it is the identity
+            found.append(node.op_type)
+            kept = [attribute for attribute in node.attribute if attribute.name != "seed"]
+            value = float(seed + len(found))
+            seed_type = int(value) if node.op_type == "Dropout" else value
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            node.attribute.append(onnx.helper.make_attribute("seed", seed_type))
+    return fixed, found
+
+
+class _Nodes:
+    """A list of nodes whose new values are named after the layer."""
+
+    def __init__(self, label: str) -> None:
+        self.list: list[onnx.NodeProto] = []
+        self.label = label
+
+    def op(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        output = output or f"{self.label}/witness/{len(self.list)}"
+        self.list.append(onnx.helper.make_node(op_type, inputs, [output], **attributes))
+        return output
+
+    def constant(self, values: Any, dtype: Any) -> str:
+        return self.op("Constant", value=onnx.numpy_helper.from_array(np.asarray(values, dtype)))
+
+    def cast(self, name: str, dtype: str, output: str = "") -> str:
+        element = {"float32": onnx.TensorProto.FLOAT, "float64": onnx.TensorProto.DOUBLE}
+        element |= {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}
+        return self.op("Cast", name, output=output, to=element[dtype])
+
+
+def _switched(site: Site, target: str, noise: float, seed: int) -> list[onnx.NodeProto]:
+    """Return the nodes that compute one layer's stated meaning."""
+    node = site.node
+    nodes = _Nodes(node.output[0])
+    compute = "float64" if site.layer.dtype == "float64" else "float32"
+    x, scale, bias, mean, var = (nodes.cast(name, compute) for name in node.input[:5])
+    size = noise * UNIT_ROUNDOFF[site.layer.dtype]
+    flat = nodes.op("Reshape", x, nodes.constant([0, 0, -1], np.int64))  # (N, C, L)
+    if noise:
+        wobble = nodes.op("Add", _random(nodes, site, flat, size, seed), nodes.constant([1.0], compute))
+        flat = nodes.op("Mul", flat, nodes.cast(wobble, compute))
+    if target == "population":
+        y = _frozen(nodes, site, flat, scale, bias, mean, var, compute)
+    elif target == "batch-stat":
+        y = _trained(nodes, site, flat, scale, bias, compute, size, seed)
+    elif target == "instance":
+        shape = nodes.op("Shape", flat)
+        batch = nodes.op("Gather", shape, nodes.constant([0], np.int64))
+        length = nodes.op("Gather", shape, nodes.constant([2], np.int64))
+        folded = nodes.op("Concat", nodes.constant([1, -1], np.int64), length, axis=0)
+        scale, bias = (nodes.op("Tile", parameter, batch) for parameter in (scale, bias))
+        flat = nodes.op("Reshape", flat, folded)
+        y = _trained(nodes, site, flat, scale, bias, compute, size, seed)
+    else:
+        raise AssertionError(f"target {target!r} has no witness; write one beside these")
+    nodes.cast(nodes.op("Reshape", y, nodes.op("Shape", x)), site.layer.dtype, output=node.output[0])
+    return nodes.list
+
+
+def _trained(
+    nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: str, size: float, seed: int
+) -> str:
+    """Add BatchNormalization in train mode.
+
+    momentum=1 leaves the running statistics as they are, which ONNX Runtime updates in place, and they are
+    computed here from scale, so that no initializer can be merged with them (onnxruntime issue 29790).
+    """
+    y = _train_node(nodes, site, x, scale, bias, compute, 1.0)
+    nodes.list[-1].name = f"{site.layer.name}/witness"
+    if not size:
+        return y
+    variance = f"{_train_node(nodes, site, x, scale, bias, compute, 0.0)}/var"  # momentum=0: that of the batch
+    column = nodes.constant([-1, 1], np.int64)
+    std = nodes.op("Sqrt", nodes.op("Add", variance, _epsilon(nodes, site, compute)))
+    gain = nodes.op("Reshape", nodes.op("Div", nodes.op("Abs", scale), std), column)
+    wobble = nodes.cast(_random(nodes, site, x, size, seed + 1), compute)
+    return nodes.op("Add", y, nodes.op("Mul", nodes.op("Mul", wobble, nodes.op("Abs", x)), gain))
+
+
+def _train_node(
+    nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: str, momentum: float
+) -> str:
+    zero = nodes.op("Sub", scale, scale)
+    one = nodes.op("Add", zero, nodes.constant([1.0], compute))
+    y = nodes.op("BatchNormalization", x, scale, bias, zero, one, momentum=momentum)
+    added = nodes.list[-1]
+    added.attribute.extend(a for a in site.node.attribute if a.name == "epsilon")
+    statistics = ["mean", "var"]
+    if site.scope.opset >= 14:
+        added.attribute.append(onnx.helper.make_attribute("training_mode", 1))
+    else:
+        statistics += ["saved_mean", "saved_var"]
+    added.output.extend(f"{y}/{word}" for word in statistics)
+    return y
+
+
+def _random(nodes: _Nodes, site: Site, like: str, size: float, seed: int) -> str:
+    """Add float32 numbers in (-size, size), shaped like a value."""
+    if site.scope.opset < 11:
+        return nodes.op("RandomUniformLike", like, low=-size, high=size, seed=float(seed), dtype=1)
+    # ONNX Runtime has no random operator at opset 22 and later: the fractional parts of multiples of an
+    # irrational number are spread evenly (Weyl), and need Range, of opset 11.
+    zero, one = nodes.constant(0.0, np.float64), nodes.constant(1.0, np.float64)
+    count = nodes.cast(nodes.op("Size", like), "float64")
+    irrational = nodes.constant(np.sqrt(2 + seed % 97) + np.sqrt(3), np.float64)
+    multiple = nodes.op("Mul", nodes.op("Range", zero, count, one), irrational)
+    part = nodes.op("Sub", multiple, nodes.op("Floor", multiple))
+    spread = nodes.op("Mul", nodes.op("Sub", part, nodes.constant(0.5, np.float64)),
+                      nodes.constant(2 * size, np.float64))  # fmt: skip
+    return nodes.cast(nodes.op("Reshape", spread, nodes.op("Shape", like)), "float32")
+
+
+def _frozen(
+    nodes: _Nodes, site: Site, x: str, scale: str, bias: str, mean: str, var: str, compute: str
+) -> str:
+    """Add eval mode by elementary operators, since its native kernel is the one under test."""
+    column = nodes.constant([-1, 1], np.int64)
+    mean, var, scale, bias = (nodes.op("Reshape", name, column) for name in (mean, var, scale, bias))
+    std = nodes.op("Sqrt", nodes.op("Add", var, _epsilon(nodes, site, compute)))
+    normalized = nodes.op("Div", nodes.op("Sub", x, mean), std)
+    return nodes.op("Add", nodes.op("Mul", normalized, scale), bias)
+
+
+def _epsilon(nodes: _Nodes, site: Site, compute: str) -> str:
+    """Add eps as a constant, a reference to the function's attribute where the node's is one."""
+    epsilon = next((a for a in site.node.attribute if a.name == "epsilon"), None)
+    if epsilon is None or not epsilon.ref_attr_name:
+        return nodes.constant(site.layer.eps, compute)
+    name = nodes.op("Constant")
+    nodes.list[-1].attribute.add(
+        name="value_float", ref_attr_name=epsilon.ref_attr_name, type=onnx.AttributeProto.FLOAT
+    )
+    return nodes.cast(name, compute)
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    copied = onnx.NodeProto()
+    copied.CopyFrom(node)
+    return copied

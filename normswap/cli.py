@@ -1,0 +1,320 @@
+"""The command line: arguments in, one library call, report out, exit code as diff(1) has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import normswap
+from normswap.errors import NormswapError
+from normswap.norms import NORMS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from normswap.layer import NormLayer
+    from normswap.plan import Plan
+
+__all__ = ["main"]
+
+EQUAL, DIFFERENT, TROUBLE, INTERRUPTED = 0, 1, 2, 130
+_TARGETS = "|".join(NORMS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: Arguments without the program's name; those of the process if None.
+
+    Returns:
+        0 equal, 1 different, 2 trouble, 130 interrupted.
+    """
+    try:
+        code = command.main(None if argv is None else list(argv), "normswap", standalone_mode=False)
+        return int(code or 0)
+    except click.UsageError as error:
+        error.show()
+        return TROUBLE
+    except click.ClickException as error:
+        return _trouble(error.format_message())
+    except NormswapError as error:
+        return _trouble(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        _trouble("interrupted; nothing was written")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return TROUBLE
+    except Exception as error:
+        if os.environ.get("NORMSWAP_TRACEBACK"):
+            raise
+        return _trouble(
+            f"internal error, {type(error).__name__}: {error}; "
+            "this is a bug: please report it with the output of the same command under NORMSWAP_TRACEBACK=1"
+        )
+
+
+def _trouble(sentence: str) -> int:
+    click.echo(f"normswap: {' '.join(sentence.split())}", err=True)
+    return TROUBLE
+
+
+@click.group("normswap", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(normswap.__version__, prog_name="normswap")
+def command() -> None:
+    """Convert the BatchNorm layers of a model, and prove that the result computes what was meant.
+
+    \b
+    Targets and what each equals:
+      instance    train-mode BatchNorm fed one sample at a time
+      batch-stat  train-mode BatchNorm fed the same batch
+      population  eval-mode BatchNorm
+
+    Exit codes: 0 equal, 1 different, 2 trouble (usage, unreadable, refused, does not run).
+    """
+
+
+def _shape(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for value in values:
+        name, _sign, dims = value.rpartition("=")
+        try:
+            shape = tuple(int(dim) for dim in dims.split("x")) if dims else ()
+        except ValueError:
+            shape = (-1,)
+        if not name or any(dim < 1 for dim in shape):
+            raise click.BadParameter(f"expected NAME=1x3x256x256, found {value!r}")
+        shapes[name] = shape
+    return shapes
+
+
+def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a command with shared options, in this order."""
+    known = {
+        "to": click.option("--to", required=True, metavar=f"[{_TARGETS}]", help="The target."),
+        "only": click.option("--only", multiple=True, metavar="GLOB", help="Layers to convert; repeatable."),
+        "skip": click.option("--skip", multiple=True, metavar="GLOB", help="Layers to leave; repeatable."),
+        "allow_refusals": click.option(
+            "--allow-refusals", is_flag=True, help="Leave layers that the target cannot take as they are."
+        ),
+        "inputs": click.option(
+            "--inputs", type=click.Path(), metavar="FILE.npz", help="End-to-end inputs, arrays by input name."
+        ),
+        "shape": click.option(
+            "--shape", "shapes", multiple=True, callback=_shape, metavar="NAME=1x3x256x256",
+            help="Shape of a generated input; repeatable.",
+        ),
+        "seed": click.option(
+            "--seed", default=0, show_default=True, help="Of generated inputs and probes."
+        ),
+        "end_to_end": click.option(
+            "--end-to-end/--no-end-to-end", default=True, help="Also run the whole model (default), or not."
+        ),
+        "json": click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+    }  # fmt: skip
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            function = known[name](function)
+        return function
+
+    return decorate
+
+
+@command.command()
+@click.argument("model", type=click.Path())
+@click.option("--to", metavar=f"[{_TARGETS}]", help="Show what converting to this target would change.")
+@_options("only", "skip", "json")
+def inspect(
+    model: str, to: str | None, only: tuple[str, ...], skip: tuple[str, ...], as_json: bool
+) -> int:
+    """List the BatchNorm layers of MODEL, and what a conversion would do (a dry run)."""
+    from normswap.backends import backend_for
+
+    if to is None and (only or skip):
+        raise click.UsageError("--only and --skip choose what is converted; give --to as well")
+    backend = backend_for(model)
+    loaded = backend.load(model)
+    planned = normswap.plan(loaded, to, only=only, skip=skip) if to else None
+    layers = backend.find(loaded)
+    remarks = backend.remarks(loaded, layers)
+    if as_json:
+        click.echo(json.dumps(_inspection(model, layers, planned, remarks), indent=2))
+    else:
+        _print_layers(_console(), layers, planned, remarks)
+    return EQUAL
+
+
+@command.command()
+@click.argument("model", type=click.Path())
+@_options("to")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@_options("only", "skip", "allow_refusals", "inputs", "shape", "seed", "end_to_end", "json")
+def convert(model: str, to: str, output: str, as_json: bool, **options: Any) -> int:
+    """Convert the BatchNorm layers of MODEL, verify the result, and write it if it holds."""
+    with _progress() as progress:
+        conversion = normswap.convert(model, to, output=output, progress=progress, **options)
+    if as_json:
+        written = None if conversion.written is None else str(conversion.written)
+        click.echo(json.dumps({**conversion.report.to_dict(), "written": written}, indent=2))
+    else:
+        count = len(conversion.plan.layers)
+        click.echo(f"{count} BatchNorm layer{'s' * (count != 1)} -> {to}: {conversion.report.meaning}")
+        _print_report(conversion.report)
+        if conversion.written:
+            click.echo(f"wrote {conversion.written}")
+    if not conversion.report.ok:
+        click.echo("normswap: nothing was written, because the conversion did not verify", err=True)
+    return EQUAL if conversion.report.ok else DIFFERENT
+
+
+@command.command()
+@click.argument("before", type=click.Path())
+@click.argument("after", type=click.Path())
+@_options("to", "only", "skip", "allow_refusals", "inputs", "shape", "seed", "end_to_end", "json")
+def verify(before: str, after: str, to: str, as_json: bool, **options: Any) -> int:
+    """Hold the converted model AFTER to the original BEFORE under the target's stated meaning."""
+    with _progress() as progress:
+        report = normswap.verify(before, after, to, progress=progress, **options)
+    if as_json:
+        click.echo(report.to_json())
+    else:
+        _print_report(report)
+    return EQUAL if report.ok else DIFFERENT
+
+
+def _print_report(report: normswap.Report) -> None:
+    text = report.to_text()
+    if not sys.stdout.isatty():
+        click.echo(text)
+        return
+    body, _, verdict = text.rpartition("\n")
+    click.echo(body)
+    click.secho(verdict, fg="green" if report.ok else "red", bold=True)
+
+
+def _inspection(
+    model: str, layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str]
+) -> dict[str, Any]:
+    fates = _fates(planned)
+    return {
+        "model": model,
+        "to": planned.norm.name if planned else None,
+        "layers": [
+            {
+                "name": layer.name,
+                "role": layer.role,
+                "num_features": layer.num_features,
+                "eps": None if layer.eps != layer.eps else layer.eps,
+                "dtype": layer.dtype,
+                "rank": layer.rank,
+                "shape": None if layer.shape is None else list(layer.shape),
+                "blocked": layer.blocked or None,
+                **({"fate": fates[layer.name][0], "reason": fates[layer.name][1]} if planned else {}),
+            }
+            for layer in layers
+        ],
+        "remarks": remarks,
+    }
+
+
+def _fates(planned: Plan | None) -> dict[str, tuple[str, str]]:
+    if planned is None:
+        return {}
+    fates = {layer.name: ("converted", planned.norm.meaning) for layer in planned.layers}
+    fates |= {kept.layer.name: ("kept", kept.reason) for kept in planned.kept}
+    return fates | {refusal.layer.name: ("refused", refusal.reason) for refusal in planned.refusals}
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Into a file or a pipe, wide enough that names and reasons are not broken.
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, emoji=False, markup=False)
+
+
+def _print_layers(
+    console: Console, layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str]
+) -> None:
+    from rich.table import Table
+
+    if layers:
+        fates = _fates(planned)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("name", "role", "channels", "eps", "type", "shape"):
+            right = heading in ("channels", "eps")
+            table.add_column(heading, justify="right" if right else "left", overflow="fold")
+        noted = planned is not None or any(layer.blocked for layer in layers)
+        if noted:
+            table.add_column(f"--to {planned.norm.name}" if planned else "note", overflow="fold")
+        for layer in layers:
+            cells = [
+                layer.name,
+                layer.role,
+                "?" if layer.num_features is None else str(layer.num_features),
+                f"{layer.eps:.3g}",
+                layer.dtype,
+                _spelled_shape(layer),
+            ]
+            if planned is not None:
+                fate, reason = fates[layer.name]
+                cells.append("converted" if fate == "converted" else f"{fate}: {reason}")
+            elif noted:
+                cells.append(layer.blocked)
+            table.add_row(*cells)
+        console.print(table)
+        roles = Counter(layer.role for layer in layers)
+        counted = ", ".join(f"{count} {role}" for role, count in roles.most_common())
+        console.print(f"{len(layers)} BatchNorm layer{'s' * (len(layers) != 1)}: {counted}")
+        if planned is not None:
+            counted = ", ".join(f"{n} {fate}" for fate, n in Counter(f for f, _ in fates.values()).most_common())
+            console.print(f"--to {planned.norm.name} ({planned.norm.meaning}): {counted}")
+    for remark in remarks:
+        console.print(remark)
+
+
+def _spelled_shape(layer: NormLayer) -> str:
+    if layer.shape is None:
+        return "?"
+    return "x".join("?" if dim is None else str(dim) for dim in layer.shape)
+
+
+class _progress:  # noqa: N801  # used as a function: with _progress() as progress
+    """Show a bar on a terminal once the work has taken a second."""
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        self._start = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        return self._show
+
+    def _show(self, stage: str, done: int, total: int) -> None:
+        if not sys.stderr.isatty() or time.monotonic() - self._start < 1:
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bar = Progress(console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(stage, total=total)
+        self._bar.update(self._task, description=stage, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())

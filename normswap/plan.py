@@ -1,0 +1,138 @@
+"""Plan: what will change, what stays as it is, what is refused, and why."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from normswap.errors import NothingToConvertError, RefusedLayersError, SelectionError
+from normswap.layer import NormLayer
+from normswap.norms import Norm
+
+__all__ = ["Kept", "Plan", "Refusal", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A selected layer that the target cannot take, and why."""
+
+    layer: NormLayer
+    reason: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A layer that rightly stays as it is: not selected, already the target, or never touched."""
+
+    layer: NormLayer
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion does: shown by ``inspect --to``, carried out by ``rewrite``, held to by ``verify``.
+
+    Attributes:
+        norm: The target.
+        layers: The layers to be rewritten, in the model's order.
+        kept: The layers that rightly stay as they are.
+        refusals: The selected layers that the target cannot take.
+    """
+
+    norm: Norm
+    layers: tuple[NormLayer, ...]
+    kept: tuple[Kept, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+    def raise_for_refusals(self) -> None:
+        """Raise RefusedLayersError if any selected layer was refused."""
+        if self.refusals:
+            raise RefusedLayersError(self.refusals)
+
+    def raise_for_nothing(self) -> None:
+        """Raise NothingToConvertError if no layer is to be rewritten."""
+        if self.layers:
+            return
+        left = (*self.kept, *self.refusals)
+        if not left:
+            raise NothingToConvertError(
+                f"no BatchNorm was found, so there is nothing to convert to {self.norm.name}; "
+                "normswap inspect says whether the BatchNorms look folded and how to export so that they stay"
+            )
+        raise NothingToConvertError(
+            f"none of {len(left)} BatchNorm layers would change to {self.norm.name}: "
+            f"{left[0].layer.name}: {left[0].reason}"
+        )
+
+
+def make_plan(
+    norm: Norm, layers: Iterable[NormLayer], *, only: Sequence[str] = (), skip: Sequence[str] = ()
+) -> Plan:
+    """Decide for every layer whether ``norm`` replaces it.
+
+    Args:
+        norm: The target.
+        layers: All layers of the model, in order.
+        only: Globs (``fnmatch``, case matters); if any are given, a layer must match one to be selected.
+        skip: Globs; a layer that matches one is not selected.
+
+    Raises:
+        SelectionError: If a glob matches no layer.
+    """
+    layers = tuple(layers)
+    _raise_for_idle_globs((*only, *skip), [layer.name for layer in layers])
+    chosen: list[NormLayer] = []
+    kept: list[Kept] = []
+    refusals: list[Refusal] = []
+    for layer in layers:
+        selected = not only or any(fnmatchcase(layer.name, glob) for glob in only)
+        if not selected or any(fnmatchcase(layer.name, glob) for glob in skip):
+            kept.append(Kept(layer, "not selected"))
+        elif layer.role == "weight":
+            kept.append(Kept(layer, "weight standardisation: it normalizes a parameter and is never touched"))
+        elif layer.role == norm.equals:
+            kept.append(Kept(layer, f"already {norm.name}: its role is {layer.role}"))
+        elif reason := layer.blocked or norm.refuse(layer):
+            refusals.append(Refusal(layer, reason))
+        else:
+            chosen.append(layer)
+    return _keep_shared_bodies_whole(Plan(norm, tuple(chosen), tuple(kept), tuple(refusals)), layers)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which known word is nearest, as the end of a sentence, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f"; the nearest is {close[0]!r}" if close else ""
+
+
+def _raise_for_idle_globs(globs: Iterable[str], names: Sequence[str]) -> None:
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise SelectionError(
+                f"no BatchNorm layer matches {glob!r} among the {len(names)} found"
+                f"{nearest(glob, names)}; normswap inspect lists their names"
+            )
+
+
+def _keep_shared_bodies_whole(plan: Plan, layers: Sequence[NormLayer]) -> Plan:
+    """Refuse a layer whose function body also serves a layer that is not planned."""
+    planned = {layer.name for layer in plan.layers}
+    left = {layer.body: layer.name for layer in layers if layer.body and layer.name not in planned}
+    split: Callable[[NormLayer], bool] = lambda layer: bool(layer.body) and layer.body in left  # noqa: E731
+    refusals = tuple(
+        Refusal(
+            layer,
+            f"its code, local function {layer.body}, also computes {left[layer.body]}, which stays as it is; "
+            "select all of its calls or none",
+        )
+        for layer in plan.layers
+        if split(layer)
+    )
+    return Plan(
+        plan.norm,
+        tuple(layer for layer in plan.layers if not split(layer)),
+        plan.kept,
+        (*plan.refusals, *refusals),
+    )

@@ -1,0 +1,151 @@
+"""Report: what was compared, how it came out, and what was not compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+__all__ = ["Check", "Report", "Witness"]
+
+_SHOWN = 12  # failures that a person is shown
+
+Witness: TypeAlias = Literal["structure", "probes", "end to end"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        witness: Which of the three it belongs to.
+        name: What was compared: a layer, an output, the graph.
+        ok: Whether it held.
+        error: Largest deviation, in units of the output; None where nothing numerical was compared.
+        bound: What was allowed there, in the same units.
+        index: Where the deviation is largest relative to its bound.
+        detail: One sentence that says what was done or what went wrong.
+    """
+
+    witness: Witness
+    name: str
+    ok: bool
+    error: float | None = None
+    bound: float | None = None
+    index: tuple[int, ...] | None = None
+    detail: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Error as a multiple of the bound: above 1 is a failure."""
+        if self.error is None or self.bound is None:
+            return 0.0 if self.ok else math.inf
+        if self.bound == 0:
+            return 0.0 if self.error == 0 else math.inf
+        return self.error / self.bound
+
+
+@dataclass(frozen=True)
+class Report:
+    """All comparisons of one verification.
+
+    Attributes:
+        target: Name of the target.
+        meaning: What the target equals.
+        planned: Names of the layers that had to be seen.
+        checks: Every comparison made.
+        notes: What was not compared, could not run, or was left as it was.
+        inputs: Where the end-to-end inputs come from.
+    """
+
+    target: str
+    meaning: str
+    planned: tuple[str, ...]
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
+    inputs: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """True if something was checked, every planned layer was probed, and every check held."""
+        probed = {check.name for check in self.checks if check.witness == "probes"}
+        seen = bool(self.planned) and probed >= set(self.planned)
+        return seen and bool(self.of("structure")) and all(check.ok for check in self.checks)
+
+    def of(self, witness: Witness) -> tuple[Check, ...]:
+        """Return the checks of one witness."""
+        return tuple(check for check in self.checks if check.witness == witness)
+
+    def worst(self, witness: Witness) -> Check | None:
+        """Return the check that comes nearest to failing, or fails most."""
+        return max(self.of(witness), key=lambda check: (not check.ok, check.ratio), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain data; numbers that JSON has no name for become strings."""
+        return {
+            "ok": self.ok,
+            "target": self.target,
+            "meaning": self.meaning,
+            "planned": list(self.planned),
+            "inputs": self.inputs,
+            "notes": list(self.notes),
+            "checks": [
+                {
+                    "witness": check.witness,
+                    "name": check.name,
+                    "ok": check.ok,
+                    "error": _plain(check.error),
+                    "bound": _plain(check.bound),
+                    "index": None if check.index is None else list(check.index),
+                    "detail": check.detail,
+                }
+                for check in self.checks
+            ],
+        }
+
+    def to_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_text(self) -> str:
+        """Return the report for people: a line for each witness, then failures, then notes."""
+        lines = [_line(self, "structure"), _line(self, "probes"), _line(self, "end to end")]
+        lines.append(f"{'inputs':<11} {self.inputs}")
+        failed = [check for check in self.checks if not check.ok]
+        lines += [f"  FAILED {check.witness}: {_described(check)}" for check in failed[:_SHOWN]]
+        if len(failed) > _SHOWN:
+            lines.append(f"  ... and {len(failed) - _SHOWN} more; --json has them all")
+        lines += [f"  note: {note}" for note in self.notes]
+        verdict = f"equal to {self.meaning}" if self.ok else f"NOT shown equal to {self.meaning}"
+        return "\n".join([*lines, f"{'PASS' if self.ok else 'FAIL'}: {verdict}"])
+
+
+def _line(report: Report, witness: Witness) -> str:
+    checks = report.of(witness)
+    if not checks:
+        return f"{witness:<11} not run"
+    failed = sum(not check.ok for check in checks)
+    worst = report.worst(witness)
+    assert worst is not None, "there are checks"
+    count = f"{len(checks) - failed} of {len(checks)} hold"
+    if witness == "structure":
+        return f"{witness:<11} {worst.detail}" if not failed else f"{witness:<11} {failed} differences"
+    nearest = f"; worst {_described(worst)}" if worst.error is not None else ""
+    return f"{witness:<11} {count}{nearest}"
+
+
+def _described(check: Check) -> str:
+    if check.witness == "structure":
+        return check.detail
+    parts = [check.name]
+    if check.error is not None and check.bound is not None:
+        at = f" at {list(check.index)}" if check.index is not None else ""
+        parts.append(f"error {check.error:.2g}, allowed {check.bound:.2g}{at}")
+    if check.detail:
+        parts.append(check.detail)
+    return ": ".join(parts[:2]) + (f" ({parts[2]})" if len(parts) > 2 else "")
+
+
+def _plain(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)

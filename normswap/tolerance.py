@@ -1,0 +1,85 @@
+"""How far a correct computation may be from exact arithmetic: bounds that are derived, not guessed.
+
+With unit roundoff u, n summands in any order and |fl(sum) - sum| <= n u sum|x| (Higham 2002, section 4.2),
+for one statistic over n elements with mean m, variance v, s = sqrt(v + eps) and d = x - m:
+
+    the mean is off by          e  <= (n + 1) u mean|x|
+    the centred value by        dd <= e + u (|d| + e)
+    the variance by             dv <= e^2 + (n + 4) u (v + e^2)      (the shift e enters only squared)
+    1 / sqrt(v + eps) by        relative r <= dv / (2 (v + eps)) (1 + dv / (v + eps)) + 4 u
+    y = w d / s + b by          |w| / s (dd + |d| r) + 8 u (|w| (|x| + |m|) / s + |b| + |y|)
+
+The last term covers kernels that compute y = x k + (b - m k) with k = w / s, as most do; it grows with
+|m| / s, the conditioning of the problem. A kernel that forms E[x^2] - E[x]^2 loses n u m^2 of the variance
+and is not covered, on purpose. Where the output has fewer digits than the arithmetic, rounding it adds
+u_out |y|; below the smallest normal number rounding is absolute, which adds one subnormal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from normswap.layer import Floats, NormLayer
+from normswap.norms import Norm
+
+__all__ = ["UNIT_ROUNDOFF", "Tolerance", "rounding_bound"]
+
+UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+_SMALLEST = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The margins of end-to-end comparison.
+
+    Attributes:
+        runs: How many runs with rounding-size perturbations measure the noise floor.
+        margin: How many times the measured noise floor is allowed. Rounding in a kernel over n elements
+            may exceed one unit by about sqrt(n) to n; perturbations are of ``noise`` units.
+        noise: Size of the relative perturbation of each planned layer's input, in units of roundoff.
+        last_place: Units of roundoff of the largest output that are always allowed.
+    """
+
+    runs: int = 3
+    margin: float = 16.0
+    noise: float = 4.0
+    last_place: float = 16.0
+
+
+def rounding_bound(norm: Norm, x: Floats, layer: NormLayer, y: Floats) -> Floats:
+    """Bound the error of a correct computation of ``y = norm(x)``, element by element, in units of y.
+
+    Args:
+        norm: The target.
+        x: Layer input, shape (N, C, *spatial), float64 holding values of the layer's dtype.
+        layer: The layer, with its weight and bias known.
+        y: Exact output, as ``norm.reference`` gives it.
+
+    Returns:
+        The bound, shape of x; NaN where y is not finite.
+    """
+    assert layer.weight is not None and layer.bias is not None, "the caller fills in run-time parameters"
+    u = UNIT_ROUNDOFF["float64" if layer.dtype == "float64" else "float32"]
+    weight = np.abs(layer.per_channel(layer.weight, x.ndim))
+    bias = np.abs(layer.per_channel(layer.bias, x.ndim))
+    n = norm.count(x.shape)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean, var = norm.moments(x, layer)
+        scale = var + layer.eps
+        if n:
+            mean_error = (n + 1) * u * norm.moments(np.abs(x), layer)[0]
+            var_error = mean_error**2 + (n + 4) * u * (var + mean_error**2)
+        else:
+            mean_error, var_error = np.zeros_like(mean), np.zeros_like(var)
+        centred = np.abs(x - mean)
+        centred_error = mean_error + u * (centred + mean_error)
+        relative = var_error / (2 * scale) * (1 + var_error / scale) + 4 * u
+        gain = weight / np.sqrt(scale)
+        bound = gain * (centred_error + centred * relative)
+        bound = bound + 8 * u * (gain * (np.abs(x) + np.abs(mean)) + bias + np.abs(y))
+        out = UNIT_ROUNDOFF[layer.dtype]
+        if out > u:
+            bound = bound + out * (np.abs(y) + bound)
+    return np.asarray(bound + _SMALLEST[layer.dtype], np.float64)
