@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from normswap.errors import SelectionError
 from normswap.layer import Array, NormLayer
 from normswap.norms import NORMS
 from normswap.plan import Plan, make_plan, nearest
-from normswap.report import Report
+from normswap.report import Progress, Report
 from normswap.tolerance import Tolerance
-from normswap.verify import Progress, verify_conversion
+from normswap.verify import verify_conversion
 
 __all__ = ["Conversion", "convert", "find", "plan", "save", "verify"]
 
@@ -126,19 +127,20 @@ def convert(
         backend.check_target(loaded, output, force=force)
     before = backend.prepare(loaded)
     converted = backend.rewrite(before, planned)
-    report = verify_conversion(
-        backend,
-        before,
-        converted,
-        planned,
-        feeds=backend.feeds(before, inputs, shapes or {}, seed) if end_to_end else None,
-        tolerance=tolerance,
-        seed=seed,
-        progress=progress,
-    )
-    written = None
-    if output is not None and report.ok:
-        written = backend.save(converted, output, force=force)
+    feeds = backend.feeds(before, inputs, shapes or {}, seed) if end_to_end else None
+    # The copying of large weights goes on while the result is verified; only what holds is put in place.
+    with nullcontext() if output is None else backend.Writing(converted, output, force=force) as writing:
+        report = verify_conversion(
+            backend,
+            before,
+            converted,
+            planned,
+            feeds=feeds,
+            tolerance=tolerance,
+            seed=seed,
+            progress=progress,
+        )
+        written = writing.commit() if writing is not None and report.ok else None
     return Conversion(converted, planned, report, written)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import sys
 import time
@@ -38,21 +40,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 equal, 1 different, 2 trouble, 130 interrupted.
     """
     try:
-        code = command.main(None if argv is None else list(argv), "normswap", standalone_mode=False)
-        return int(code or 0)
+        _show_any_name()
+        # Given even where they are the process's, since click would expand globs and ~ in those on Windows.
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        return int(command.main(arguments, "normswap", standalone_mode=False) or 0)
     except click.UsageError as error:
-        error.show()
-        return TROUBLE
+        where = error.ctx.command_path if error.ctx else "normswap"
+        return _trouble(f"{error.format_message().rstrip('.')}; {where} --help says more")
     except click.ClickException as error:
         return _trouble(error.format_message())
     except NormswapError as error:
         return _trouble(str(error))
     except (KeyboardInterrupt, click.Abort):
-        _trouble("interrupted; nothing was written")
+        _trouble("interrupted; no file was left half-written")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away
+    except (BrokenPipeError, SystemExit):  # the reader of our output went away; click and rich exit at that
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return TROUBLE
+    except (MemoryError, OSError) as error:  # a full disk or memory is no bug of ours
+        return _trouble(f"{type(error).__name__}: {error}")
     except Exception as error:
         if os.environ.get("NORMSWAP_TRACEBACK"):
             raise
@@ -63,11 +69,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _trouble(sentence: str) -> int:
-    click.echo(f"normswap: {' '.join(sentence.split())}", err=True)
+    lines = [line.strip() for line in sentence.splitlines()]
+    click.echo(f"normswap: {' '.join(filter(None, lines))}", err=True)
     return TROUBLE
 
 
-@click.group("normswap", context_settings={"help_option_names": ["-h", "--help"]})
+def _show_any_name() -> None:
+    """Let names that standard output cannot encode be shown escaped instead of ending the run."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@click.group("normswap", no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(normswap.__version__, prog_name="normswap")
 def command() -> None:
     """Convert the BatchNorm layers of a model, and prove that the result computes what was meant.
@@ -79,7 +92,7 @@ def command() -> None:
       population  eval-mode BatchNorm
 
     Exit codes: 0 equal, 1 different, 2 trouble (usage, unreadable, refused, does not run).
-    """
+    """  # noqa: D301  # click wants the backspace itself
 
 
 def _shape(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -113,7 +126,7 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             help="Shape of a generated input; repeatable.",
         ),
         "seed": click.option(
-            "--seed", default=0, show_default=True, help="Of generated inputs and probes."
+            "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of generated inputs and probes."
         ),
         "end_to_end": click.option(
             "--end-to-end/--no-end-to-end", default=True, help="Also run the whole model (default), or not."
@@ -133,9 +146,7 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 @click.argument("model", type=click.Path())
 @click.option("--to", metavar=f"[{_TARGETS}]", help="Show what converting to this target would change.")
 @_options("only", "skip", "json")
-def inspect(
-    model: str, to: str | None, only: tuple[str, ...], skip: tuple[str, ...], as_json: bool
-) -> int:
+def inspect(model: str, to: str | None, only: tuple[str, ...], skip: tuple[str, ...], as_json: bool) -> int:
     """List the BatchNorm layers of MODEL, and what a conversion would do (a dry run)."""
     from normswap.backends import backend_for
 
@@ -202,9 +213,7 @@ def _print_report(report: normswap.Report) -> None:
     click.secho(verdict, fg="green" if report.ok else "red", bold=True)
 
 
-def _inspection(
-    model: str, layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str]
-) -> dict[str, Any]:
+def _inspection(model: str, layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str]) -> dict[str, Any]:
     fates = _fates(planned)
     return {
         "model": model,
@@ -214,7 +223,7 @@ def _inspection(
                 "name": layer.name,
                 "role": layer.role,
                 "num_features": layer.num_features,
-                "eps": None if layer.eps != layer.eps else layer.eps,
+                "eps": layer.eps if math.isfinite(layer.eps) else None,
                 "dtype": layer.dtype,
                 "rank": layer.rank,
                 "shape": None if layer.shape is None else list(layer.shape),
@@ -242,9 +251,7 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False, emoji=False, markup=False)
 
 
-def _print_layers(
-    console: Console, layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str]
-) -> None:
+def _print_layers(console: Console, layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str]) -> None:
     from rich.table import Table
 
     if layers:
@@ -312,7 +319,6 @@ class _progress:  # noqa: N801  # used as a function: with _progress() as progre
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-
 
 
 def run() -> None:

@@ -1,13 +1,13 @@
 """The exceptions that normswap raises; every one is a single sentence that says what to do.
 
-    NormswapError
-    ├── ModelReadError          the file is missing, damaged, unsafe, or no model
-    ├── ModelWriteError         the output cannot be written, or must not be
-    ├── SelectionError          an unknown target, or a glob that matches no layer
-    ├── NothingToConvertError   no BatchNorm is left to convert
-    ├── RefusedLayersError      layers that the target cannot take, each with its reason
-    ├── UnsupportedModelError   the model as a whole cannot be handled (its opset cannot be raised, say)
-    └── CannotRunError          no inputs, or no runtime, with which the model runs
+NormswapError
+├── ModelReadError          the file is missing, damaged, unsafe, or no model
+├── ModelWriteError         the output cannot be written, or must not be
+├── SelectionError          an unknown target, or a glob that matches no layer
+├── NothingToConvertError   no BatchNorm is left to convert
+├── RefusedLayersError      layers that the target cannot take, each with its reason
+├── UnsupportedModelError   the model as a whole cannot be handled (its opset cannot be raised, say)
+└── CannotRunError          no inputs, or no runtime, with which the model runs
 """
 
 from __future__ import annotations

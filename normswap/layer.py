@@ -19,7 +19,7 @@ Role: TypeAlias = Literal["eval", "train", "batch-stat", "instance", "weight", "
 
 @dataclass(frozen=True, eq=False)
 class NormLayer:
-    """One BatchNorm layer of a model.
+    r"""One BatchNorm layer of a model.
 
     Attributes:
         name: Unique in the model and kept by every rewrite: in ONNX the path of the value that the layer

@@ -55,7 +55,7 @@ class Plan:
         """Raise NothingToConvertError if no layer is to be rewritten."""
         if self.layers:
             return
-        left = (*self.kept, *self.refusals)
+        left: list[Kept | Refusal] = [*self.kept, *self.refusals]
         if not left:
             raise NothingToConvertError(
                 f"no BatchNorm was found, so there is nothing to convert to {self.norm.name}; "
@@ -67,9 +67,7 @@ class Plan:
         )
 
 
-def make_plan(
-    norm: Norm, layers: Iterable[NormLayer], *, only: Sequence[str] = (), skip: Sequence[str] = ()
-) -> Plan:
+def make_plan(norm: Norm, layers: Iterable[NormLayer], *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
     """Decide for every layer whether ``norm`` replaces it.
 
     Args:

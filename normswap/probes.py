@@ -1,4 +1,4 @@
-"""Crafted inputs that a wrong rewrite of one layer cannot pass.
+"""Second witness: each converted layer, alone, on crafted inputs that a wrong rewrite cannot pass.
 
 Each sample and channel of a probe gets one of the conditions below, so that one small array meets them all,
 and from probe to probe the conditions move on by one channel and sample.
@@ -6,16 +6,24 @@ and from probe to probe the conditions move on by one channel and sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from normswap.backends import Backend, CutLayer
+from normswap.errors import CannotRunError
 from normswap.layer import Array, Floats, NormLayer
+from normswap.plan import Plan
+from normswap.report import Check, Progress
+from normswap.tolerance import rounding_bound
 
-__all__ = ["Probe", "probes", "with_stand_ins"]
+__all__ = ["Probe", "probe_layers", "probes", "with_stand_ins"]
 
-_SPATIAL = {  # batch size and spatial extents: odd sizes, one-long axes, N 1, 2 and 5
+_SPATIAL: dict[
+    int, list[tuple[int, tuple[int, ...]]]
+] = {  # batch size and spatial extents: odd sizes, one-long axes, N 1, 2 and 5
     0: [(2, ()), (5, ()), (7, ()), (1, ())],
     1: [(2, (7,)), (1, (9,)), (5, (3,)), (2, (1,))],
     2: [(2, (5, 3)), (1, (7, 3)), (5, (3, 1)), (2, (1, 1))],
@@ -37,19 +45,28 @@ class Probe:
     x: Array
 
 
-def probes(layer: NormLayer, rank: int, seed: int = 0) -> Iterator[Probe]:
-    """Yield the crafted inputs for a layer of known ``num_features``."""
+def probes(layer: NormLayer, rank: int, seed: int = 0) -> tuple[Probe, ...]:
+    """Return the crafted inputs for a layer of known ``num_features``."""
     assert layer.num_features is not None, "the caller fills in run-time parameters"
+    return _probes(layer.num_features, layer.eps, layer.dtype, rank, seed)
+
+
+@lru_cache(maxsize=8)  # most layers of a model share all of these with the layer before
+def _probes(channels: int, eps: float, dtype: str, rank: int, seed: int) -> tuple[Probe, ...]:
     rng = np.random.default_rng(seed)
-    for index, (batch, spatial) in enumerate(_SPATIAL.get(rank - 2, [(2, (3,) * (rank - 2))])):
-        shape = (batch, layer.num_features, *spatial)
-        yield Probe(f"{'x'.join(map(str, shape))}", _conditions(rng, shape, layer, index))
-    batch, spatial = _SPATIAL.get(rank - 2, [(2, (3,) * (rank - 2))])[0]
-    shape = (batch, layer.num_features, *spatial)
+    sizes = _SPATIAL.get(rank - 2, [(2, (3,) * (rank - 2))])
+    made = []
+    for index, (batch, spatial) in enumerate(sizes):
+        shape = (batch, channels, *spatial)
+        made.append(Probe("x".join(map(str, shape)), _conditions(rng, shape, eps, dtype, index)))
+    batch, spatial = sizes[0]
+    shape = (batch, channels, *spatial)
     for name, value in (("NaN", np.nan), ("infinity", np.inf)):
-        x = _conditions(rng, shape, layer, 0)
-        x[0, ::2].reshape(-1, x[0, ::2].size)[0, 0] = value  # one element of one sample: others keep clean
-        yield Probe(f"{'x'.join(map(str, shape))} with {name}", x)
+        x = _conditions(rng, shape, eps, dtype, 0)
+        first = (slice(None, None, 2),) + (0,) * len(spatial)
+        x[0][first] = value  # in one sample, every other channel: the rest stays clean
+        made.append(Probe(f"{'x'.join(map(str, shape))} with {name}", x))
+    return tuple(made)
 
 
 def with_stand_ins(layer: NormLayer, seed: int = 0) -> NormLayer:
@@ -69,12 +86,12 @@ def with_stand_ins(layer: NormLayer, seed: int = 0) -> NormLayer:
     )
 
 
-def _conditions(rng: np.random.Generator, shape: tuple[int, ...], layer: NormLayer, first: int) -> Array:
+def _conditions(rng: np.random.Generator, shape: tuple[int, ...], eps: float, dtype: str, first: int) -> Array:
     batch, channels = shape[:2]
     style = (batch, channels) + (1,) * (len(shape) - 2)
     kind = (np.arange(channels)[None, :] + np.arange(batch)[:, None] // 2 + first).reshape(style) % _CONDITIONS
     noise = rng.standard_normal(shape)
-    near_eps = np.sqrt(layer.eps) if np.isfinite(layer.eps) and layer.eps > 0 else 1e-3
+    near_eps = np.sqrt(eps) if np.isfinite(eps) and eps > 0 else 1e-3
     spike = np.zeros(shape)
     spike.reshape(batch, channels, -1)[..., 0] = 100.0
     # Channels differ in kind, samples of a channel only in halves of the batch, in mean and in spread.
@@ -88,4 +105,89 @@ def _conditions(rng: np.random.Generator, shape: tuple[int, ...], layer: NormLay
         np.broadcast_to(lift, shape) * 1.0,  # constant: nothing but rounding is left
         noise * 0.01 + spike,  # one spike
     ]
-    return np.asarray(np.choose(np.broadcast_to(kind, shape), choices)).astype(layer.dtype)
+    return np.asarray(np.choose(np.broadcast_to(kind, shape), choices)).astype(dtype)
+
+
+def probe_layers(
+    backend: Backend, before: Any, after: Any, plan: Plan, seed: int, progress: Progress
+) -> tuple[list[Check], list[str]]:
+    """Probe every planned layer; return one check each, and what the probes could not do as meant."""
+    checks: dict[str, Check] = {}
+    guessed: list[str] = []
+    for cut in backend.cut_layers(before, after, plan):
+        progress("probing layers", len(checks), len(plan.layers))
+        if any(getattr(cut.layer, name) is None for name in ("weight", "bias")):
+            guessed.append(cut.layer.name)
+        checks[cut.layer.name] = _probe(plan, cut, with_stand_ins(cut.layer, seed), seed)
+    if plan.norm.name == "population":  # stored statistics of any size, since the layer's own hide a wrong eps
+        for cut in backend.cut_layers(before, after, plan, free=("running_mean", "running_var")):
+            if checks[cut.layer.name].ok:
+                checks[cut.layer.name] = _probe(plan, cut, _with_small_statistics(cut.layer, seed), seed)
+    notes = []
+    if guessed:
+        notes.append(f"weight and bias of {', '.join(guessed)} are given at run time; the probes used stand-in values")
+    return list(checks.values()), notes
+
+
+def _with_small_statistics(layer: NormLayer, seed: int) -> NormLayer:
+    """Put running statistics about eps and 1 in place of the layer's own."""
+    layer = with_stand_ins(layer, seed)
+    assert layer.running_mean is not None and layer.running_var is not None, "population refuses others"
+    rng = np.random.default_rng(seed)
+    eps = layer.eps if layer.eps > 0 else 1e-5
+    sizes = np.where(np.arange(layer.running_var.size) % 2, 1.0, eps)
+    return replace(
+        layer,
+        running_mean=rng.uniform(-1, 1, layer.running_mean.shape).astype(layer.running_mean.dtype),
+        running_var=(sizes * rng.uniform(0.5, 2, layer.running_var.shape)).astype(layer.running_var.dtype),
+    )
+
+
+def _probe(plan: Plan, cut: CutLayer, layer: NormLayer, seed: int) -> Check:
+    """Run one cut-out on all probes and return its worst comparison."""
+    if cut.trouble:
+        return Check("probes", cut.layer.name, ok=False, detail=f"could not be run alone: {cut.trouble}")
+    worst: Check | None = None
+    for probe in probes(layer, cut.rank, seed):
+        x = probe.x.astype(np.float64)
+        expected = plan.norm.reference(probe.x, layer)
+        bound = rounding_bound(plan.norm, x, layer, expected)
+        try:
+            outputs = cut(probe.x, layer)
+        except CannotRunError as error:
+            return Check("probes", cut.layer.name, ok=False, detail=f"input {probe.name}: {error}")
+        for how, found in outputs.items():
+            check = _compare(cut.layer.name, found, expected, bound, f"input {probe.name}, {how}", layer.dtype)
+            if worst is None or (not check.ok, check.ratio) > (not worst.ok, worst.ratio):
+                worst = check
+    assert worst is not None, "there are always probes"
+    return worst
+
+
+def _compare(name: str, found: Array, expected: Floats, bound: Floats, detail: str, dtype: str) -> Check:
+    """Compare one output of a probe with exact arithmetic, element by element."""
+    if found.shape != expected.shape:
+        return Check("probes", name, ok=False, detail=f"{detail}: expected shape {expected.shape}, found {found.shape}")
+    found64 = found.astype(np.float64)
+    finite = np.isfinite(expected)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = np.abs(found64 - expected)
+        if not finite.all():
+            defined = ~(np.isnan(expected) & np.isinf(bound))  # 0 / 0, where eps and the variance are both 0
+            same = np.where(np.isnan(expected), np.isnan(found64), found64 == expected)
+            error = np.where(finite, error, np.where(same | ~defined, 0.0, np.inf))
+        if np.isinf(found64).any():
+            overflow = finite & np.isinf(found64) & (np.abs(expected) + bound > _largest(dtype))
+            error = np.where(overflow, 0.0, error)
+        error = np.where(np.isnan(error), np.inf, error)
+        allowed = np.where(finite, bound, 1.0)
+        ratio = error / allowed
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
+    wrong = int(np.sum(ratio > 1))
+    if wrong:
+        detail += f"; {wrong} of {ratio.size} elements"
+    return Check("probes", name, wrong == 0, float(error[index]), float(allowed[index]), index, detail)
+
+
+def _largest(dtype: str) -> float:
+    return {"float16": 65504.0, "bfloat16": 3.38e38, "float32": 3.4e38}.get(dtype, 1.79e308)

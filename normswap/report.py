@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Check", "Report", "Witness"]
+__all__ = ["Check", "Progress", "Report", "Witness"]
 
 _SHOWN = 12  # failures that a person is shown
 
+Progress: TypeAlias = Callable[[str, int, int], None]  # (stage, done, total)
 Witness: TypeAlias = Literal["structure", "probes", "end to end"]
 
 

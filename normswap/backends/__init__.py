@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from normswap.errors import ModelReadError
@@ -12,7 +14,7 @@ from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
 from normswap.report import Check
 
-__all__ = ["Backend", "CutLayer", "Feed", "Run", "backend_for"]
+__all__ = ["Backend", "CutLayer", "Feed", "Run", "Writing", "backend_for"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,14 @@ class CutLayer(Protocol):
         ...
 
 
+class Writing(Protocol):
+    """A model on its way to a file."""
+
+    def commit(self) -> Path:
+        """Put it in place."""
+        ...
+
+
 class Backend(Protocol):
     """A framework's side of the tool; only NormLayer, Plan, Run and arrays cross this boundary."""
 
@@ -88,19 +98,15 @@ class Backend(Protocol):
         """Compare everything outside the plan."""
         ...
 
-    def cut_layers(
-        self, before: Any, after: Any, plan: Plan, *, free: tuple[str, ...] = ()
-    ) -> Iterator[CutLayer]:
+    def cut_layers(self, before: Any, after: Any, plan: Plan, *, free: tuple[str, ...] = ()) -> Iterator[CutLayer]:
         """Cut each planned layer out of the converted model."""
         ...
 
-    def run(self, model: Any, plan: Plan, arrays: Mapping[str, Array], *, how: str) -> Run:
+    def run(self, model: Any, arrays: Mapping[str, Array], *, how: str) -> Run:
         """Run a model in one of WAYS."""
         ...
 
-    def run_reference(
-        self, model: Any, plan: Plan, arrays: Mapping[str, Array], *, noise: float, seed: int
-    ) -> Run:
+    def run_reference(self, model: Any, plan: Plan, arrays: Mapping[str, Array], *, noise: float, seed: int) -> Run:
         """Run the original with its planned layers under the target's stated meaning."""
         ...
 
@@ -116,6 +122,12 @@ class Backend(Protocol):
 
     def check_target(self, model: Any, path: str | os.PathLike[str], *, force: bool) -> None:
         """Raise ModelWriteError if the path must not be written."""
+        ...
+
+    def Writing(  # noqa: N802  # a class in the backend
+        self, model: Any, path: str | os.PathLike[str], *, force: bool
+    ) -> AbstractContextManager[Writing]:
+        """Begin to write a model aside."""
         ...
 
     def save(self, model: Any, path: str | os.PathLike[str], *, force: bool = False) -> Any:

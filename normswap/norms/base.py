@@ -66,9 +66,7 @@ class Norm(ABC):
             Ioffe & Szegedy 2015, algorithm 1.
         """
         if x.ndim < 2 or (layer.num_features is not None and x.shape[1] != layer.num_features):
-            raise ValueError(
-                f"{layer.name}: expected x of shape (N, {layer.num_features}, *spatial), got {x.shape}"
-            )
+            raise ValueError(f"{layer.name}: expected x of shape (N, {layer.num_features}, *spatial), got {x.shape}")
         x64 = np.asarray(x).astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             mean, var = self.moments(x64, layer)
@@ -101,9 +99,7 @@ class OnnxOps(Protocol):
     dtype: str
     param_dtype: str
 
-    def op(
-        self, op_type: str, *inputs: str, output: str | None = None, **attributes: int | float | list[int]
-    ) -> str:
+    def op(self, op_type: str, *inputs: str, output: str | None = None, **attributes: int | float | list[int]) -> str:
         """Add an operator of the default domain and return the name of its output."""
         ...
 

@@ -10,7 +10,6 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -24,11 +23,11 @@ from normswap.backends.onnx_graph.model import load as _load
 from normswap.backends.onnx_graph.opset import raised as prepare
 from normswap.backends.onnx_graph.probe import CutLayer, cut_layers
 from normswap.backends.onnx_graph.runtime import Session
-from normswap.backends.onnx_graph.save import check_target, save
+from normswap.backends.onnx_graph.save import Writing, check_target, save
 from normswap.backends.onnx_graph.structure import compare_structure as _compare_structure
 from normswap.backends.onnx_graph.survey import remarks
 from normswap.backends.onnx_graph.witness import fix_randomness, witness
-from normswap.errors import CannotRunError, ModelReadError
+from normswap.errors import ModelReadError
 from normswap.layer import Array
 from normswap.plan import Plan
 from normswap.report import Check
@@ -37,6 +36,7 @@ __all__ = [
     "WAYS",
     "CutLayer",
     "OnnxModel",
+    "Writing",
     "check_target",
     "compare_structure",
     "cut_layers",
@@ -99,23 +99,28 @@ def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> Iterat
         )
 
 
-def run(model: OnnxModel, plan: Plan, arrays: Mapping[str, Array], *, how: str) -> Run:
+def run(model: OnnxModel, arrays: Mapping[str, Array], *, how: str) -> Run:
     """Run a model in one of WAYS, its random operators seeded."""
     fixed, _ = fix_randomness(model)
     return Run(Session(fixed, optimize=how == "optimized").run(arrays))
 
 
-def run_reference(
-    model: OnnxModel, plan: Plan, arrays: Mapping[str, Array], *, noise: float, seed: int
-) -> Run:
+def run_reference(model: OnnxModel, plan: Plan, arrays: Mapping[str, Array], *, noise: float, seed: int) -> Run:
     """Run the original with its planned layers switched to the target's stated meaning.
 
     Its random operators are seeded as in ``run``, so that both draw the same numbers.
     """
     fixed, found = fix_randomness(model)
-    outputs = Session(witness(fixed, plan, noise=noise, seed=seed), optimize=False).run(arrays)
+    session = Session(witness(fixed, plan, noise=noise, seed=seed), optimize=False, count_calls=not noise)
+    outputs = session.run(arrays)
+    ran = session.calls()
     said = f"random operators ({', '.join(sorted(set(found)))}) were given fixed seeds to be compared"
-    return Run(outputs, notes=(said,) if found else ())
+    return Run(
+        outputs,
+        # The nodes of a function are renamed when the runtime inlines it, so that theirs are not known.
+        calls={layer.name: ran.get(f"{layer.name}/witness", 0) for layer in plan.layers if ran and not layer.body},
+        notes=(said,) if found else (),
+    )
 
 
 def feeds(

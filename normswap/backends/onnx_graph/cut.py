@@ -17,9 +17,7 @@ class CutError(Exception):
     """The value cannot be computed from the given inputs and constants alone."""
 
 
-def cut_out(
-    scope: Scope, outputs: Sequence[str], inputs: Mapping[str, tuple[str, onnx.TypeProto]]
-) -> onnx.ModelProto:
+def cut_out(scope: Scope, outputs: Sequence[str], inputs: Mapping[str, tuple[str, onnx.TypeProto]]) -> onnx.ModelProto:
     """Build a model that computes ``outputs`` of a scope from ``inputs``.
 
     Args:
@@ -105,9 +103,7 @@ class _Cutter:
         copied.input[:] = [self._name(scope, read) for read in node.input]
         copied.output[:] = [prefix + out if out else "" for out in node.output]
         del copied.attribute[:]
-        copied.attribute.extend(
-            filled for attribute in node.attribute if (filled := scope.fill(attribute)) is not None
-        )
+        copied.attribute.extend(filled for attribute in node.attribute if (filled := scope.fill(attribute)) is not None)
         for out in node.output:
             if out:
                 self.named[id(scope), out] = prefix + out

@@ -64,7 +64,7 @@ def check_feed(model: OnnxModel, feed: Mapping[str, Array]) -> dict[str, Array]:
             f"it takes {', '.join(v.name for v in inputs)}"
         )
     for value in inputs:
-        array = feed[value.name]
+        array = np.asarray(feed[value.name])
         if value.dtype is not None and array.dtype.name != value.dtype:
             raise CannotRunError(f"input {value.name!r}: expected {value.dtype}, found {array.dtype.name}")
         if value.dims is None:
@@ -104,9 +104,7 @@ def generate(
     for batch in (_BATCH, 1):
         for extent in _EXTENTS if free else _EXTENTS[:1]:
             rng = np.random.default_rng(seed)
-            feed = {
-                value.name: _data(rng, value.dtype or "", _shape(value, shapes, batch, extent)) for value in inputs
-            }
+            feed = {value.name: _data(rng, value, _shape(value, shapes, batch, extent)) for value in inputs}
             shown = ", ".join(f"{name} {'x'.join(map(str, a.shape)) or 'scalar'}" for name, a in feed.items())
             yield feed, f"generated, seed {seed}: {shown}"
         if not any(value.dims and not isinstance(value.dims[0], int) for value in inputs):
@@ -119,18 +117,24 @@ def _open(value: Signature, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return value.dims is None or any(not isinstance(dim, int) for dim in value.dims[1:])
 
 
-def _shape(
-    value: Signature, shapes: Mapping[str, tuple[int, ...]], batch: int, extent: int
-) -> tuple[int, ...]:
+def _shape(value: Signature, shapes: Mapping[str, tuple[int, ...]], batch: int, extent: int) -> tuple[int, ...]:
     if value.name in shapes:
         return shapes[value.name]
     dims = value.dims if value.dims is not None else (None, 3, None, None)
-    return tuple(
-        dim if isinstance(dim, int) else (batch if axis == 0 else extent) for axis, dim in enumerate(dims)
-    )
+    return tuple(dim if isinstance(dim, int) else (batch if axis == 0 else extent) for axis, dim in enumerate(dims))
 
 
-def _data(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Array:
+def _data(rng: np.random.Generator, value: Signature, shape: tuple[int, ...]) -> Array:
+    try:
+        return _drawn(rng, value.dtype or "", shape)
+    except (MemoryError, OverflowError, ValueError) as error:
+        raise CannotRunError(
+            f"input {value.name!r}: no data of shape {'x'.join(map(str, shape))} can be made: {error}; "
+            "give smaller ones with --shape or --inputs"
+        ) from error
+
+
+def _drawn(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Array:
     if dtype == "bool":
         return np.asarray(rng.integers(0, 2, shape), bool)
     if np.dtype(dtype).kind in "iu":  # small, since it may be an index, a length or a count

@@ -6,7 +6,7 @@ import hashlib
 import math
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,9 +47,7 @@ class OnnxModel:
     @property
     def opset(self) -> int:
         """Version of the default operator set, 1 where none is named."""
-        return max(
-            (entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1
-        )
+        return max((entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1)
 
     @property
     def folder(self) -> Path:
@@ -101,8 +99,10 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
 
 def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every tensor of the model: initializers and attributes, subgraphs and functions included."""
-    for node_list in (proto.graph.node, *(function.node for function in proto.functions)):
-        yield from _tensors_of_nodes(node_list)
+    for function in proto.functions:
+        yield from _tensors_of_attributes(function.attribute_proto)
+        yield from _tensors_of_nodes(function.node)
+    yield from _tensors_of_nodes(proto.graph.node)
     yield from _tensors_of_graph_head(proto.graph)
 
 
@@ -113,15 +113,19 @@ def _tensors_of_graph_head(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]
         yield sparse.indices
 
 
-def _tensors_of_nodes(nodes: object) -> Iterator[onnx.TensorProto]:
-    for node in nodes:  # type: ignore[attr-defined]  # a repeated field has no public type
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _tensors_of_graph_head(graph)
-                yield from _tensors_of_nodes(graph.node)
+def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        yield from _tensors_of_attributes(node.attribute)
+
+
+def _tensors_of_attributes(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _tensors_of_graph_head(graph)
+            yield from _tensors_of_nodes(graph.node)
 
 
 def external_place(model: OnnxModel, tensor: onnx.TensorProto) -> Place:
@@ -133,29 +137,20 @@ def external_place(model: OnnxModel, tensor: onnx.TensorProto) -> Place:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     name = f"{model.path or 'the model'}: tensor {tensor.name!r}"
-    needed = _bytes_of(tensor)
+    needed = _bytes_of(tensor, name)
     try:
         offset = int(entries.get("offset", 0))
         length = int(entries.get("length", needed))
     except ValueError as error:
         raise ModelReadError(f"{name}: the place of its data is no number; the file is damaged") from error
-    if location == INLINE and model.path is not None:
-        return Place(model.path, offset, length)
-    if model.path is None:
-        raise ModelReadError(f"{name}: its data are external; give the path of the file instead of the model")
-    path = model.folder / location
-    if not location or os.path.isabs(location) or not _inside(model.folder, path):
-        raise ModelReadError(
-            f"{name}: its data lie in {location!r}, outside the model's folder; "
-            "move the data beside the model and save the model with a relative location"
-        )
+    path = _data_path(model, location, name)
     try:
         size = path.stat().st_size
     except OSError as error:
         raise ModelReadError(f"{name}: its data file {location!r} is missing: {error.strerror}") from error
     if not path.is_file():
         raise ModelReadError(f"{name}: its data file {location!r} is not a regular file")
-    if length != needed or offset < 0:
+    if length != needed or min(offset, length) < 0:
         raise ModelReadError(f"{name}: expected {needed} bytes of data, the model says {length} at {offset}")
     if offset + length > size:
         raise ModelReadError(
@@ -173,16 +168,36 @@ def read_tensor(model: OnnxModel, tensor: onnx.TensorProto) -> Array:
             file.seek(place.offset)
             loaded.raw_data = file.read(place.length)
         tensor = loaded
-    return np.asarray(onnx.numpy_helper.to_array(tensor))
+    try:
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelReadError(
+            f"{model.path or 'the model'}: tensor {tensor.name!r}: its data do not fit its type and shape "
+            f"{list(tensor.dims)}: {error}; the file is damaged"
+        ) from error
+
+
+def _data_path(model: OnnxModel, location: str, name: str) -> Path:
+    """Find the file that a location means; ``name`` says whose it is."""
+    if model.path is None:
+        raise ModelReadError(f"{name}: its data are external; give the path of the file instead of the model")
+    if location == INLINE:
+        return model.path
+    path = model.folder / location
+    if not location or "\0" in location or os.path.isabs(location) or not _inside(model.folder, path):
+        raise ModelReadError(
+            f"{name}: its data lie in {location!r}, outside the model's folder; "
+            "move the data beside the model and save the model with a relative location"
+        )
+    return path
 
 
 def _inside(folder: Path, path: Path) -> bool:
     """Whether ``path`` lies in ``folder`` once links are followed."""
-    real = os.path.realpath(path)
-    return os.path.commonpath([real, os.path.realpath(folder)]) == os.path.realpath(folder)
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def _bytes_of(tensor: onnx.TensorProto) -> int:
+def _bytes_of(tensor: onnx.TensorProto, whose: str) -> int:
     """Number of bytes that a tensor of this type and shape takes; 4-bit types are packed."""
     try:
         name = onnx.TensorProto.DataType.Name(tensor.data_type)
@@ -190,5 +205,5 @@ def _bytes_of(tensor: onnx.TensorProto) -> int:
         if bits is None:
             bits = 8 * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
     except (KeyError, ValueError, TypeError) as error:
-        raise ModelReadError(f"tensor {tensor.name!r}: unknown element type {tensor.data_type}") from error
-    return (math.prod(tensor.dims) * bits + 7) // 8
+        raise ModelReadError(f"{whose}: unknown element type {tensor.data_type}") from error
+    return int(math.prod(tensor.dims) * bits + 7) // 8

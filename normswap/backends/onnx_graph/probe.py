@@ -45,9 +45,7 @@ class CutLayer:
         return {how: session.run(feed)["out0"] for how, session in self.sessions.items()}
 
 
-def cut_layers(
-    before: OnnxModel, after: OnnxModel, plan: Plan, *, free: tuple[str, ...] = ()
-) -> Iterator[CutLayer]:
+def cut_layers(before: OnnxModel, after: OnnxModel, plan: Plan, *, free: tuple[str, ...] = ()) -> Iterator[CutLayer]:
     """Cut every planned layer's operators out of the converted model.
 
     Args:
@@ -84,9 +82,7 @@ def cut_layers(
         yield CutLayer(site.layer, sessions, opened, rank)
 
 
-def _model(
-    scope: Scope, layer: NormLayer, node: onnx.NodeProto, opened: Mapping[str, str], rank: int
-) -> OnnxModel:
+def _model(scope: Scope, layer: NormLayer, node: onnx.NodeProto, opened: Mapping[str, str], rank: int) -> OnnxModel:
     element = _element(layer.dtype)
     inputs = {node.input[0]: ("x", onnx.helper.make_tensor_type_proto(element, [None] * rank))}
     for word, name in opened.items():

@@ -38,11 +38,11 @@ def rewrite(model: OnnxModel, plan: Plan, *, version: str) -> OnnxModel:
     for scope, replaced in bodies.values():
         nodes: list[onnx.NodeProto] = []
         for node in list(scope.nodes):
-            site = replaced.get(node.output[0]) if node.output else None
-            if site is None or node.op_type != site.node.op_type:
+            layer = replaced.get(node.output[0]) if node.output else None
+            if layer is None:
                 nodes.append(node)
                 continue
-            ops = _Emitter(site, names)
+            ops = _Emitter(layer, names)
             plan.norm.emit_onnx(ops)
             nodes += ops.nodes
         _set_nodes(scope.nodes, nodes)
@@ -78,15 +78,12 @@ class _Emitter:
         self._eps = site.layer.eps
         self._names = names
 
-    def op(
-        self, op_type: str, *inputs: str, output: str | None = None, **attributes: int | float | list[int]
-    ) -> str:
+    def op(self, op_type: str, *inputs: str, output: str | None = None, **attributes: int | float | list[int]) -> str:
         """Add an operator of the default domain and return the name of its output."""
         step = f"normswap/{op_type}_{len(self.nodes)}"
         output = output or self._fresh(f"{self.y}/{step}")
-        self.nodes.append(
-            onnx.helper.make_node(op_type, inputs, [output], name=f"{self._label}/{step}", **attributes)
-        )
+        self.nodes.append(onnx.helper.make_node(op_type, inputs, [output], name=f"{self._label}/{step}"))
+        self.nodes[-1].attribute.extend(onnx.helper.make_attribute(key, value) for key, value in attributes.items())
         return output
 
     def eps_attribute(self, op_type: str, *inputs: str, output: str | None = None) -> str:

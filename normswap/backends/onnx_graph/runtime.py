@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from normswap.backends.onnx_graph.model import OnnxModel, tensors_of
 from normswap.backends.onnx_graph.save import write_model
@@ -19,9 +20,6 @@ from normswap.layer import Array
 
 __all__ = ["Session", "run_small"]
 
-onnxruntime.set_default_logger_severity(4)  # what matters comes back as an exception
-
-
 class Session:
     """A model loaded into ONNX Runtime on the CPU.
 
@@ -29,30 +27,32 @@ class Session:
         model: What to run; a model with tensors on disk is written to a temporary folder first.
         optimize: Run with the runtime's default graph optimisations, as deployed, or with none.
         threads: Threads inside an operator; 0 leaves it to the runtime.
+        count_calls: Record which nodes run, for ``calls``.
 
     Raises:
         CannotRunError: If the runtime does not take the model.
     """
 
-    def __init__(self, model: OnnxModel, *, optimize: bool, threads: int = 0) -> None:
+    def __init__(self, model: OnnxModel, *, optimize: bool, threads: int = 0, count_calls: bool = False) -> None:
+        import onnxruntime  # not before it is needed: large weights are being copied while it loads
+
+        onnxruntime.set_default_logger_severity(4)  # what matters comes back as an exception
         model, self._inputs, self._outputs = _without_bfloat16(model)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-        with tempfile.TemporaryDirectory(prefix="normswap-") as folder:
-            source: str | bytes
-            if _on_disk(model.proto):
-                source = str(write_model(model, Path(folder) / "model.onnx"))
-            else:
-                source = model.proto.SerializeToString()
-            try:
-                self._session = onnxruntime.InferenceSession(
-                    source, options, providers=["CPUExecutionProvider"]
-                )
-            except Exception as error:  # the runtime's exceptions have no common public base
-                raise CannotRunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+        self._profile: tempfile.TemporaryDirectory[str] | None = None
+        if count_calls:
+            self._profile = tempfile.TemporaryDirectory(prefix="normswap-")
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(self._profile.name) / "calls")
+        if _on_disk(model.proto):
+            with tempfile.TemporaryDirectory(prefix="normswap-") as folder:
+                self._session = _session(str(write_model(model, Path(folder) / "model.onnx")), options)
+        else:
+            self._session = _session(model.proto.SerializeToString(), options)
         names = [value.name for value in self._session.get_outputs()]
         self.output_names: list[str] = [self._outputs.get(name, name) for name in names]
 
@@ -68,10 +68,30 @@ class Session:
             raise CannotRunError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
         return dict(zip(self.output_names, map(np.asarray, values), strict=True))
 
+    def calls(self) -> dict[str, int]:
+        """Count, by the name of the node, how often each kernel ran so far; ends the counting."""
+        if self._profile is None:
+            return {}
+        events = json.loads(Path(self._session.end_profiling()).read_text())
+        self._profile.cleanup()
+        self._profile = None
+        suffix = "_kernel_time"
+        names = [event["name"] for event in events if event.get("cat") == "Node"]
+        return Counter(name.removesuffix(suffix) for name in names if name.endswith(suffix))
+
 
 def run_small(proto: onnx.ModelProto, feed: Mapping[str, Any], *, optimize: bool = False) -> dict[str, Array]:
     """Run a small model made in memory, once, on one thread."""
     return Session(OnnxModel(proto), optimize=optimize, threads=1).run(feed)
+
+
+def _session(source: str | bytes, options: Any) -> Any:
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions have no common public base
+        raise CannotRunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
 
 
 def _without_bfloat16(model: OnnxModel) -> tuple[OnnxModel, dict[str, str], dict[str, str]]:
@@ -96,9 +116,7 @@ def _without_bfloat16(model: OnnxModel) -> tuple[OnnxModel, dict[str, str], dict
     for value in proto.graph.output:
         if value.type.tensor_type.elem_type == bfloat16:
             outputs[f"{value.name}/float32"] = value.name
-            cast = onnx.helper.make_node(
-                "Cast", [value.name], [f"{value.name}/float32"], to=onnx.TensorProto.FLOAT
-            )
+            cast = onnx.helper.make_node("Cast", [value.name], [f"{value.name}/float32"], to=onnx.TensorProto.FLOAT)
             nodes.append(cast)
             value.name, value.type.tensor_type.elem_type = f"{value.name}/float32", onnx.TensorProto.FLOAT
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]

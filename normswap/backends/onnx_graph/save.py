@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -17,16 +18,14 @@ from normswap.backends.onnx_graph.model import OnnxModel, external_place, tensor
 from normswap.backends.onnx_graph.wire import INLINE, FileRange, expand
 from normswap.errors import ModelWriteError
 
-__all__ = ["check_target", "save", "write_model"]
+__all__ = ["Writing", "check_target", "save", "write_model"]
 
 _ALIGNMENT = 64 * 1024  # external data keep their alignment up to this, the coarsest that mmap asks for
-_BLOCK = 8 << 20
+_BLOCK = 32 << 20
 
 
 def save(model: OnnxModel, path: str | os.PathLike[str], *, force: bool = False) -> Path:
     """Write a model; external data go to one file beside it, named after it.
-
-    Everything is written to a temporary folder beside the target and then renamed, the data first.
 
     Args:
         model: What to write.
@@ -37,23 +36,76 @@ def save(model: OnnxModel, path: str | os.PathLike[str], *, force: bool = False)
         ModelWriteError: If the target is the model's own source, exists and ``force`` is not given, or
             cannot be written.
     """
-    path = Path(path)
-    check_target(model, path, force=force)
-    data = _free_data_path(path)
-    with _as_write_error(path):
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
-            written = write_model(model, folder / path.name, data_name=data.name)
-            if (folder / data.name).exists():
-                os.replace(folder / data.name, data)
-            os.replace(written, path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    return path
+    with Writing(model, path, force=force) as writing:
+        return writing.commit()
 
 
-def write_model(model: OnnxModel, path: Path, data_name: str | None = None) -> Path:
-    """Write the model to ``path`` and its external data to ``data_name`` in the same folder; return ``path``."""
+class Writing:
+    """A model on its way to a file: written aside from the start, put in place by ``commit`` or not at all.
+
+    The copying runs beside whatever the caller does in the meantime, into a temporary folder next to the
+    target; ``commit`` renames, the data first. Arguments and exceptions are those of ``save``.
+    """
+
+    def __init__(self, model: OnnxModel, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        check_target(model, path, force=force)
+        self._model, self._force = model, force
+        self._path = Path(path)
+        self._data = _free_data_path(self._path)
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Writing:
+        with _as_write_error(self._path):
+            # The class, not mkdtemp: it also goes if an interrupt comes before __exit__ is due.
+            self._folder = tempfile.TemporaryDirectory(
+                prefix=".normswap-", dir=self._path.parent, ignore_cleanup_errors=True
+            )
+        self._pool = ThreadPoolExecutor(1)
+        self._written = self._pool.submit(
+            write_model,
+            self._model,
+            Path(self._folder.name) / self._path.name,
+            data_name=self._data.name,
+            stop=self._stop,
+        )
+        return self
+
+    def commit(self) -> Path:
+        """Wait for the copying and put the files in place; return the path of the model."""
+        with _as_write_error(self._path):
+            written = self._written.result()
+            check_target(self._model, self._path, force=self._force)  # the copying may have taken a while
+            _move(written, self._path, self._data)
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+        self._folder.cleanup()
+
+
+def _move(written: Path, path: Path, data: Path) -> None:
+    """Rename the model to ``path``, its external data first, so that a model there always has its data."""
+    written_data = written.with_name(data.name)
+    external = written_data.exists()
+    try:
+        if external:
+            os.replace(written_data, data)
+        os.replace(written, path)
+    except BaseException:  # an interrupt too
+        if external and not written_data.exists() and written.exists():
+            data.unlink()
+        raise
+
+
+def write_model(
+    model: OnnxModel, path: Path, *, data_name: str | None = None, stop: threading.Event | None = None
+) -> Path:
+    """Write the model to ``path`` and its external data to ``data_name`` in the same folder; return ``path``.
+
+    What is written once ``stop`` is set is of no use.
+    """
+    stop = stop or threading.Event()
     data_name = data_name or f"{path.name}.data"
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
@@ -63,7 +115,7 @@ def write_model(model: OnnxModel, path: Path, data_name: str | None = None) -> P
             for source, start, length, target in copies:
                 out.seek(target)
                 with source.open("rb") as file:
-                    _copy(file, start, length, out)
+                    _copy(file, start, length, out, stop)
     with path.open("wb") as out:
         if model.path is None:
             out.write(proto.SerializeToString())
@@ -71,15 +123,13 @@ def write_model(model: OnnxModel, path: Path, data_name: str | None = None) -> P
         with model.path.open("rb") as file:
             for chunk in expand(proto.SerializeToString()):
                 if isinstance(chunk, FileRange):
-                    _copy(file, chunk.offset, chunk.length, out)
+                    _copy(file, chunk.offset, chunk.length, out, stop)
                 else:
                     out.write(chunk)
     return path
 
 
-def _place_external(
-    model: OnnxModel, proto: onnx.ModelProto, data_name: str
-) -> list[tuple[Path, int, int, int]]:
+def _place_external(model: OnnxModel, proto: onnx.ModelProto, data_name: str) -> list[tuple[Path, int, int, int]]:
     """Point external tensors of ``proto`` into the new data file.
 
     Returns:
@@ -124,13 +174,13 @@ def _location(tensor: onnx.TensorProto) -> str:
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
-def _copy(source: IO[bytes], offset: int, length: int, target: IO[bytes]) -> None:
+def _copy(source: IO[bytes], offset: int, length: int, target: IO[bytes], stop: threading.Event) -> None:
     """Copy bytes from file to file, inside the kernel where it can."""
     target.flush()
     position = target.tell()
-    while length:
+    while length and not stop.is_set():
         try:
-            done = os.copy_file_range(source.fileno(), target.fileno(), length, offset, position)
+            done = os.copy_file_range(source.fileno(), target.fileno(), min(length, _BLOCK), offset, position)
         except (AttributeError, OSError):  # another platform, or two file systems
             source.seek(offset)
             done = target.write(source.read(min(length, _BLOCK)))
@@ -143,23 +193,36 @@ def _copy(source: IO[bytes], offset: int, length: int, target: IO[bytes]) -> Non
 
 def check_target(model: OnnxModel, path: str | os.PathLike[str], *, force: bool) -> None:
     """Raise ModelWriteError if the path must not be written: a folder, the source, or an existing file."""
+    named_as_folder = os.fspath(path).endswith(("/", os.sep))
     path = Path(path)
-    if path.is_dir():
-        raise ModelWriteError(f"{path}: is a folder; give the name of the file to write")
-    if not path.parent.is_dir():
-        raise ModelWriteError(f"{path}: the folder {path.parent} does not exist; make it first")
-    if not path.exists():
-        return
-    if model.path is not None and model.path.exists() and path.samefile(model.path):
-        raise ModelWriteError(f"{path}: is the model being converted, which is never overwritten; name another")
-    if not force:
-        raise ModelWriteError(f"{path}: exists already; replace it with --force")
+    with _as_write_error(path):
+        if named_as_folder or path.is_dir():
+            raise ModelWriteError(f"{path}: is a folder; give the name of the file to write")
+        if not path.parent.is_dir():
+            raise ModelWriteError(f"{path}: the folder {path.parent} does not exist; make it first")
+        if not path.exists():
+            return
+        if any(path.samefile(source) for source in _sources(model)):
+            raise ModelWriteError(
+                f"{path}: is part of the model being converted, which is never overwritten; name another"
+            )
+        if not force:
+            raise ModelWriteError(f"{path}: exists already; replace it with --force")
+
+
+def _sources(model: OnnxModel) -> set[Path]:
+    """Return the files that the model was read from: its own and those of its external data."""
+    if model.path is None:
+        return set()
+    external = (t for t in tensors_of(model.proto) if t.data_location == onnx.TensorProto.EXTERNAL)
+    files = {model.path, *(model.folder / _location(tensor) for tensor in external)}
+    return {file for file in files if file.exists()}
 
 
 def _free_data_path(path: Path) -> Path:
     """Name the data file; one that exists may belong to a model that is still whole, so it is left alone."""
     data, number = path.with_name(f"{path.name}.data"), 1
-    while data.exists():
+    while os.path.lexists(data):
         data, number = path.with_name(f"{path.name}.{number}.data"), number + 1
     return data
 

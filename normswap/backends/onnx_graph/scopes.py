@@ -273,7 +273,7 @@ class Scope:
             raise
         except Exception:  # whatever the reference implementation cannot do is known at run time only
             return None
-        return np.asarray(values[list(node.output).index(name)])
+        return np.asarray(list(values)[list(node.output).index(name)])
 
 
 def walk(model: OnnxModel) -> Iterator[Scope]:

@@ -72,9 +72,7 @@ def infer_call_types(
 
 def _collect(graph: onnx.GraphProto, path: Path, into: dict[Path, dict[str, onnx.TypeProto]]) -> None:
     into[path] = {
-        value.name: value.type
-        for value in (*graph.value_info, *graph.output, *graph.input)
-        if value.HasField("type")
+        value.name: value.type for value in (*graph.value_info, *graph.output, *graph.input) if value.HasField("type")
     }
     for node in graph.node:
         owner = next((name for name in node.output if name), "") or node.name

@@ -67,9 +67,7 @@ def is_instance_in_disguise(scope: Scope, node: onnx.NodeProto) -> bool:
 
 
 def _concrete(dims: tuple[Dim, ...], channels: int | None) -> tuple[int, ...]:
-    shape = [
-        dim if isinstance(dim, int) else default for dim, default in zip(dims, _UNKNOWN_DIMS, strict=False)
-    ]
+    shape = [dim if isinstance(dim, int) else default for dim, default in zip(dims, _UNKNOWN_DIMS, strict=False)]
     if channels is not None and len(shape) > 1:
         shape[1] = channels
     return tuple(shape)
@@ -98,5 +96,8 @@ def _compare(x: Floats, mean: Array, var: Array, dtype: str) -> tuple[Role, str]
     if close(var, biased, biased):
         return "batch-stat", ""
     if count > 1 and close(var, biased * count / (count - 1), biased):
-        return "unknown", "it normalizes with the unbiased variance (divided by the count less one), as no BatchNorm does"
+        return (
+            "unknown",
+            "it normalizes with the unbiased variance (divided by the count less one), as no BatchNorm does",
+        )
     return "unknown", "its variance is computed at run time and is not that of the batch"

@@ -23,6 +23,7 @@ INLINE = "normswap:inline"  # location of data that lies in the model file itsel
 _WORTH_LIFTING = 64 * 1024  # bytes; smaller tensors stay in memory
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _RAW_DATA = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
+_EXPLICIT = "normswap:default"  # key of an entry that says that data_location was there, and DEFAULT
 _HOLDERS = frozenset({"GraphProto", "NodeProto", "AttributeProto", "FunctionProto", "TensorProto"})
 
 Buffer = bytes | mmap.mmap
@@ -75,14 +76,26 @@ def _lift(data: Buffer, start: int, end: int, message: Any) -> list[bytes]:
         if wire != _DELIMITED or stop - value < _WORTH_LIFTING:
             continue
         if message.name == "TensorProto" and number == _RAW_DATA:
-            parts += [data[copied:begin], reference(INLINE, value, stop - value).SerializeToString()]
-        elif inner := _holder(message, number):
+            return _lift_tensor(data, start, end, (begin, value, stop))
+        if inner := _holder(message, number):
             lifted = _lift(data, value, stop, inner)
             parts += [data[copied:begin], _delimited(number, sum(map(len, lifted))), *lifted]
         else:
             continue
         copied = stop
     return [*parts, data[copied:end]]
+
+
+def _lift_tensor(data: Buffer, start: int, end: int, raw: tuple[int, int, int]) -> list[bytes]:
+    begin, value, stop = raw
+    rest = onnx.TensorProto.FromString(data[start:begin] + data[stop:end])
+    if rest.external_data:  # both at once, which the format forbids: for who reads the model to judge
+        return [data[start:end]]
+    place = reference(INLINE, value, stop - value)
+    if rest.HasField("data_location"):
+        place.external_data.add(key=_EXPLICIT)
+    # Behind the other fields, since of two data_locations the last one holds.
+    return [rest.SerializeToString(), place.SerializeToString()]
 
 
 def _expand(data: bytes, start: int, end: int, message: Any) -> list[Chunk]:
@@ -92,9 +105,7 @@ def _expand(data: bytes, start: int, end: int, message: Any) -> list[Chunk]:
         inner = _holder(message, number)
         if wire != _DELIMITED or inner is None or data.find(INLINE.encode(), value, stop) < 0:
             continue
-        chunks = (
-            _inlined(data[value:stop]) if inner.name == "TensorProto" else _expand(data, value, stop, inner)
-        )
+        chunks = _inlined(data[value:stop]) if inner.name == "TensorProto" else _expand(data, value, stop, inner)
         parts += [data[copied:begin], _delimited(number, sum(map(len, chunks))), *chunks]
         copied = stop
     return [*parts, data[copied:end]]
@@ -107,6 +118,8 @@ def _inlined(encoded: bytes) -> list[Chunk]:
         return [encoded]
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
+    if _EXPLICIT in place:
+        tensor.data_location = onnx.TensorProto.DEFAULT
     length = int(place["length"])
     return [
         tensor.SerializeToString(),

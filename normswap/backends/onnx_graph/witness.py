@@ -126,9 +126,7 @@ def _switched(site: Site, target: str, noise: float, seed: int) -> list[onnx.Nod
     return nodes.list
 
 
-def _trained(
-    nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: str, size: float, seed: int
-) -> str:
+def _trained(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: str, size: float, seed: int) -> str:
     """Add BatchNormalization in train mode.
 
     momentum=1 leaves the running statistics as they are, which ONNX Runtime updates in place, and they are
@@ -146,9 +144,7 @@ def _trained(
     return nodes.op("Add", y, nodes.op("Mul", nodes.op("Mul", wobble, nodes.op("Abs", x)), gain))
 
 
-def _train_node(
-    nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: str, momentum: float
-) -> str:
+def _train_node(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: str, momentum: float) -> str:
     zero = nodes.op("Sub", scale, scale)
     one = nodes.op("Add", zero, nodes.constant([1.0], compute))
     y = nodes.op("BatchNormalization", x, scale, bias, zero, one, momentum=momentum)
@@ -179,9 +175,7 @@ def _random(nodes: _Nodes, site: Site, like: str, size: float, seed: int) -> str
     return nodes.cast(nodes.op("Reshape", spread, nodes.op("Shape", like)), "float32")
 
 
-def _frozen(
-    nodes: _Nodes, site: Site, x: str, scale: str, bias: str, mean: str, var: str, compute: str
-) -> str:
+def _frozen(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, mean: str, var: str, compute: str) -> str:
     """Add eval mode by elementary operators, since its native kernel is the one under test."""
     column = nodes.constant([-1, 1], np.int64)
     mean, var, scale, bias = (nodes.op("Reshape", name, column) for name in (mean, var, scale, bias))

@@ -1,0 +1,208 @@
+"""What must hold of every model: drawn graphs, converted to every target, judged by code that shares nothing."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from typing import Any
+
+import normswap
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from float64_graphs import UNIT, Evaluation, Layer, layers_of
+from graph_differences import bit_flipped, differences, eps_changed, swapped
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_graphs import Drawn, models
+
+EXAMPLES = int(os.environ.get("NORMSWAP_EXAMPLES", "40"))
+NOISE, RUNS, MARGIN, LAST_PLACES = 4.0, 4, 32.0, 32.0
+MUTANTS = ("eps", "swapped", "bit", "put back")
+ROLES = {"unbiased": "unknown"}  # roles of the strategy that the product spells otherwise
+
+
+@pytest.mark.parametrize("target", list(normswap.NORMS))
+@settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+@given(drawn=models(), choice=st.integers(0, 99))
+def test_a_drawn_model_is_converted_as_stated(target: str, drawn: Drawn, choice: int) -> None:
+    before = drawn.proto.SerializeToString(deterministic=True)
+    layers = layers_of(drawn.proto)
+    plan = normswap.plan(drawn.proto, target)
+    check_every_layer_is_in_the_plan(layers, plan)
+    check_roles(layers, normswap.find(drawn.proto))
+    converted = convert(drawn, target, plan)
+    assert drawn.proto.SerializeToString(deterministic=True) == before, "the caller's model was changed"
+    if converted is None:
+        return
+    names = {layer.name for layer in plan.layers}
+    planned = [layer for layer in layers if layer.name in names]
+    check_structure(drawn.proto, converted, planned)
+    check_again(converted, target, plan)
+    check_outputs(drawn, converted, target, names)
+    chosen = planned[choice % len(planned)]
+    check_a_mutant_is_rejected(drawn.proto, converted, target, plan, chosen, choice)
+
+
+def check_every_layer_is_in_the_plan(layers: list[Layer], plan: normswap.Plan) -> None:
+    entries = [layer.name for layer in plan.layers]
+    entries += [entry.layer.name for entry in (*plan.kept, *plan.refusals)]
+    assert Counter(entries) == Counter(layer.name for layer in layers)
+    assert len(set(entries)) == len(entries), "layer names are not unique"
+
+
+def check_roles(layers: list[Layer], found: tuple[normswap.NormLayer, ...]) -> None:
+    roles = {layer.name: layer.role for layer in found}
+    for layer in layers:
+        meant = layer.node.doc_string.removeprefix("role=").split(" or ")
+        assert roles[layer.name] in [ROLES.get(role, role) for role in meant], layer.name
+
+
+def convert(drawn: Drawn, target: str, plan: normswap.Plan) -> onnx.ModelProto | None:
+    """Convert and hold the report to be ok; None where nothing would change."""
+    options: dict[str, Any] = {"inputs": drawn.feeds, "allow_refusals": True}
+    if not plan.layers:
+        with pytest.raises(normswap.NothingToConvertError):
+            normswap.convert(drawn.proto, target, **options)
+        return None
+    try:
+        conversion = normswap.convert(drawn.proto, target, **options)
+    except normswap.CannotRunError:
+        assert outputs_of(drawn.proto, drawn) is None, "the original runs"
+        conversion = normswap.convert(drawn.proto, target, end_to_end=False, **options)
+    assert conversion.report.ok, conversion.report.to_text()
+    proto = conversion.model.proto
+    assert isinstance(proto, onnx.ModelProto)
+    return proto
+
+
+def check_structure(before: onnx.ModelProto, after: onnx.ModelProto, planned: list[Layer]) -> None:
+    if opset_of(before) >= 7:
+        assert differences(before, after, planned) == []
+    for full in (False, True):
+        if passes_the_checker(before, full):
+            onnx.checker.check_model(after, full_check=full)
+
+
+def check_again(converted: onnx.ModelProto, target: str, plan: normswap.Plan) -> None:
+    """A second conversion has nothing to do, and the layers that were left are what they were."""
+    again = normswap.plan(converted, target)
+    assert [layer.name for layer in again.layers] == []
+    left = {entry.layer.name: entry.layer.role for entry in (*plan.kept, *plan.refusals)}
+    found = {layer.name: layer.role for layer in normswap.find(converted)}
+    assert {name: found.get(name) for name in left} == left
+
+
+def check_outputs(drawn: Drawn, converted: onnx.ModelProto, target: str, planned: set[str]) -> None:
+    """The converted model computes what float64 does, within what rounding may do to the original."""
+    found = outputs_of(converted, drawn)
+    if found is None:
+        assert outputs_of(drawn.proto, drawn) is None, "the original runs, the converted model does not"
+        return
+    source = steady(drawn.proto)
+    exact = Evaluation(source, target, planned).run(drawn.feeds)
+    noisy = [Evaluation(source, target, planned, NOISE, seed).run(drawn.feeds) for seed in range(RUNS)]
+    for name, expected in exact.items():
+        floor = max(largest(run[name].array - expected.array) for run in noisy)
+        allowed = MARGIN * floor + LAST_PLACES * UNIT[expected.dtype] * largest(expected.array)
+        assert found[name].shape == expected.array.shape
+        assert largest(found[name].astype(np.float64) - expected.array) <= allowed, name
+
+
+def check_a_mutant_is_rejected(
+    before: onnx.ModelProto,
+    converted: onnx.ModelProto,
+    target: str,
+    plan: normswap.Plan,
+    layer: Layer,
+    choice: int,
+) -> None:
+    planned = next(found for found in plan.layers if found.name == layer.name)
+    kind = MUTANTS[choice % len(MUTANTS)]
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(converted)
+    if kind == "eps":
+        made = eps_changed(wrong, layer, 1.5 * planned.eps)
+    elif kind == "swapped":
+        made = alike(planned) or swapped(wrong, layer)
+    elif kind == "bit":
+        made = bit_flipped(wrong, choice)
+    else:
+        made = put_back(wrong, before, target, plan, planned)
+    if not made:
+        return
+    try:
+        report = normswap.verify(before, wrong, target, allow_refusals=True, end_to_end=False)
+    except normswap.NormswapError:
+        return
+    assert not report.ok, f"{kind} of {layer.name} was not noticed"
+
+
+def alike(layer: normswap.NormLayer) -> bool:
+    """Whether exchanging weight and bias changes little."""
+    if layer.weight is None or layer.bias is None:
+        return False
+    return largest(layer.weight.astype(np.float64) - layer.bias.astype(np.float64)) < 0.05
+
+
+def put_back(
+    wrong: onnx.ModelProto, before: onnx.ModelProto, target: str, plan: normswap.Plan, layer: normswap.NormLayer
+) -> bool:
+    """Leave one layer, and those that share its code, as they were."""
+    if opset_of(before) < 7:
+        return False
+    left = [other.name for other in plan.layers if other.name == layer.name or (layer.body and other.body == layer.body)]
+    if len(left) == len(plan.layers):
+        wrong.CopyFrom(before)
+        return True
+    skip = [glob.escape(name) for name in left]
+    conversion = normswap.convert(before, target, skip=skip, allow_refusals=True, end_to_end=False)
+    wrong.CopyFrom(conversion.model.proto)
+    return True
+
+
+def outputs_of(model: onnx.ModelProto, drawn: Drawn) -> dict[str, Any] | None:
+    """Run a model in ONNX Runtime; None where it has no kernel for it."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(
+            steady(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # the runtime's exceptions have no common public base
+        if opset_of(model) >= 7 and "NOT_IMPLEMENTED" not in str(error):
+            raise
+        return None
+    return dict(zip([value.name for value in session.get_outputs()], session.run(None, drawn.feeds), strict=True))
+
+
+def steady(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Keep train-mode BatchNorms from changing running statistics that others read: ONNX Runtime writes in place."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    for layer in layers_of(copied):
+        kept = [attribute for attribute in layer.node.attribute if attribute.name != "momentum"]
+        del layer.node.attribute[:]
+        layer.node.attribute.extend([*kept, onnx.helper.make_attribute("momentum", 1.0)])
+    return copied
+
+
+def passes_the_checker(model: onnx.ModelProto, full: bool) -> bool:
+    try:
+        onnx.checker.check_model(model, full_check=full)
+    except Exception:  # the checker raises several types
+        return False
+    return True
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def largest(values: Any) -> float:
+    return float(np.max(np.abs(values), initial=0.0))
