@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from normswap.layer import NormLayer
     from normswap.plan import Plan
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 EQUAL, DIFFERENT, TROUBLE, INTERRUPTED = 0, 1, 2, 130
 _TARGETS = "|".join(NORMS)
@@ -72,6 +72,10 @@ def _trouble(sentence: str) -> int:
     lines = [line.strip() for line in sentence.splitlines()]
     click.echo(f"normswap: {' '.join(filter(None, lines))}", err=True)
     return TROUBLE
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()  # None where the process was started without one
 
 
 def _show_any_name() -> None:
@@ -205,7 +209,7 @@ def verify(before: str, after: str, to: str, as_json: bool, **options: Any) -> i
 
 def _print_report(report: normswap.Report) -> None:
     text = report.to_text()
-    if not sys.stdout.isatty():
+    if not _is_terminal(sys.stdout):
         click.echo(text)
         return
     body, _, verdict = text.rpartition("\n")
@@ -248,7 +252,7 @@ def _console() -> Console:
     from rich.console import Console
 
     # Into a file or a pipe, wide enough that names and reasons are not broken.
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, emoji=False, markup=False)
+    return Console(width=None if _is_terminal(sys.stdout) else 200, highlight=False, emoji=False, markup=False)
 
 
 def _print_layers(console: Console, layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str]) -> None:
@@ -305,7 +309,7 @@ class _progress:  # noqa: N801  # used as a function: with _progress() as progre
         return self._show
 
     def _show(self, stage: str, done: int, total: int) -> None:
-        if not sys.stderr.isatty() or time.monotonic() - self._start < 1:
+        if not _is_terminal(sys.stderr) or time.monotonic() - self._start < 1:
             return
         if self._bar is None:
             from rich.console import Console

@@ -11,7 +11,7 @@ from normswap.errors import NothingToConvertError, RefusedLayersError, Selection
 from normswap.layer import NormLayer
 from normswap.norms import Norm
 
-__all__ = ["Kept", "Plan", "Refusal", "make_plan"]
+__all__ = ["Kept", "Plan", "Refusal", "make_plan", "nearest"]
 
 
 @dataclass(frozen=True)

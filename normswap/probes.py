@@ -30,6 +30,8 @@ _SPATIAL: dict[
     3: [(2, (3, 3, 2)), (1, (5, 3, 1)), (5, (1, 3, 2)), (2, (1, 1, 1))],
 }
 _CONDITIONS = 6
+# float16 values about 1e4 are multiples of 8, whose squares float32 holds exactly: nothing would cancel.
+_LARGE_MEAN = {"float16": 2e3, "bfloat16": 200.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,7 @@ def _conditions(rng: np.random.Generator, shape: tuple[int, ...], eps: float, dt
         noise * spread + lift,  # ordinary
         noise * near_eps,  # variance about eps: a wrong eps shows
         noise * near_eps * 0.1,  # variance far below eps
-        noise * spread + 1e4,  # |mean| / std of 1e4: cancellation shows
+        noise * spread + _LARGE_MEAN.get(dtype, 1e4),  # |mean| much larger than the spread: cancellation shows
         np.broadcast_to(lift, shape) * 1.0,  # constant: nothing but rounding is left
         noise * 0.01 + spike,  # one spike
     ]

@@ -180,7 +180,7 @@ class _Builder:
             declared[1] = "channels"
         style = (*shape[:2], *(1,) * (rank - 2))
         data = self._rng.normal(size=shape) * self._rng.uniform(0.5, 2, style) + self._rng.uniform(-1, 1, style)
-        return self._given("x", np.asarray(data), self.dtype, None if self.chance(5) else declared)
+        return self._given("x", np.asarray(data), self.dtype, None if rank > 2 and self.chance(5) else declared)
 
     def _given(self, hint: str, data: Array, dtype: str, declared: Sequence[int | str | None] | None) -> Value:
         """Add a graph input and what to feed it."""
@@ -248,8 +248,13 @@ class _Builder:
         return names[0]
 
     def constant(self, code: _Code, data: Any, dtype: Any, counter: str = "value") -> str:
-        tensor = numpy_helper.from_array(np.asarray(data, dtype))
-        return self.op(code, "Constant", [], counter=counter, value=tensor)
+        array = np.asarray(data, dtype)
+        if self.opset < 9 and array.dtype.kind in "ib":  # Constant of that time holds floats alone
+            while not code.holds and code.parent is not None:
+                code = code.parent
+            code.initializers.append(numpy_helper.from_array(array, self.name("param", "k")))
+            return code.initializers[-1].name
+        return self.op(code, "Constant", [], counter=counter, value=numpy_helper.from_array(array))
 
     def reduce_mean(self, code: _Code, name: str, axes: list[int], keepdims: int) -> str:
         if self.opset >= 18:
@@ -281,7 +286,7 @@ class _Builder:
         if block is not None:
             return block(code, x)
         nested = [self._if, self._if, self._loop]
-        if self.ir >= 8 and self.opset >= 7:
+        if self.ir >= 8 and self.opset >= 9:
             nested += [self._call, self._call, self._call]
         return self.pick(nested)(code, x, depth)
 
@@ -289,7 +294,9 @@ class _Builder:
         roles = ["eval", "train", "eval", "train"]
         if len(x.shape) > 2 and not code.is_function:
             roles += ["instance"]
-        roles += ["batch-stat", "batch-stat", "unbiased"]
+        roles += ["batch-stat", "batch-stat"]
+        if x.shape[0] * int(np.prod(x.shape[2:])) > 1:  # the variance of one element is 0 either way
+            roles += ["unbiased"]
         role = self.pick(roles)
         if self.left == 0:
             return self._unary(code, x)
@@ -337,19 +344,22 @@ class _Builder:
         affine, stored = x.dtype, x.dtype
         if self.opset >= 15 and self.chance(15) and not code.formal:
             affine, stored = self.pick(("float32", "float16")), self.pick(("float32", "float64"))
+        train = role == "train"
         names = [self.parameter(code, kind, channels, affine) for kind in ("scale", "bias")]
-        names += statistics or [self.parameter(code, kind, channels, stored) for kind in ("mean", "var")]
+        names += statistics or [self.parameter(code, kind, channels, stored, own=train) for kind in ("mean", "var")]
         attributes: dict[str, Any] = {}
         if self.chance(70):
             attributes["epsilon"] = self.pick((1e-3, 1e-5, 1e-2, 0.1, 1e-4))
-        if self.chance(30):
+        if train and code.formal:
+            attributes["momentum"] = 1.0  # ONNX Runtime updates statistics in place, which others may read here
+        elif self.chance(30):
             attributes["momentum"] = 0.8
         outputs = self._mode(attributes, role)
         y = self.op(code, "BatchNormalization", [x.name, *names], outputs, f"role={said or role}", **attributes)
         node = code.nodes[-1]
         if code.is_function and self.chance(70):
             self._refer_to_eps(node)
-        if role == "train" and self.opset >= 14 and code is self.main and self.chance(5):
+        if train and self.opset >= 14 and code is self.main and self.chance(5):
             self.outputs.append(helper.make_tensor_value_info(node.output[1], ELEMENT[stored], [None]))
         return Value(y, x.dtype, x.shape)
 
@@ -412,8 +422,16 @@ class _Builder:
 
     # Parameters.
 
-    def parameter(self, code: _Code, kind: str, count: int, dtype: str) -> str:
-        """Provide a parameter of shape (count,), in one of the ways in which models hold them."""
+    def parameter(self, code: _Code, kind: str, count: int, dtype: str, *, own: bool = False) -> str:
+        """Provide a parameter of shape (count,), in one of the ways in which models hold them.
+
+        Args:
+            code: Where it is read.
+            kind: What it is.
+            count: Number of channels.
+            dtype: Its type.
+            own: Share it with no other layer.
+        """
         if kind in code.formal:
             return code.formal[kind]
         shared = [
@@ -421,13 +439,14 @@ class _Builder:
             for owner, *key, name in self.shared
             if key == [kind, count, dtype] and code.sees(owner) and not code.is_function
         ]
-        if shared and self.chance(25):
+        if shared and not own and self.chance(25):
             return self.pick(shared)
         home = code
         while home.parent is not None and self.chance(50):
             home = home.parent
         name = self._stored(home, kind, count, dtype)
-        self.shared.append((home, kind, count, dtype, name))
+        if not own:
+            self.shared.append((home, kind, count, dtype, name))
         return name
 
     def _stored(self, code: _Code, kind: str, count: int, dtype: str) -> str:

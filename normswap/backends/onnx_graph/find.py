@@ -18,7 +18,7 @@ from normswap.backends.onnx_graph.shapes import dims_of, spelled
 from normswap.backends.onnx_graph.statistics import is_instance_in_disguise, recognise
 from normswap.layer import Array, NormLayer, Role
 
-__all__ = ["READERS", "Site", "find", "sites"]
+__all__ = ["READERS", "Site", "find", "layer_name", "read_batch_normalization", "read_foreign", "sites"]
 
 Reader: TypeAlias = Callable[[Scope, onnx.NodeProto], NormLayer]
 
@@ -93,7 +93,7 @@ def read_batch_normalization(scope: Scope, node: onnx.NodeProto) -> NormLayer:
         dtype=dtype,
         shape=shape,
         body=_shared_body(scope),
-        blocked=blocked or _obstacle(scope, node, attributes, (scale, bias), channels, shape),
+        blocked=_obstacle(scope, node, attributes, (scale, bias), channels, shape) or blocked,
     )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import google.protobuf.message
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError, Message
 
 from normswap.backends.onnx_graph.wire import INLINE, WireError, lift
 from normswap.errors import ModelReadError
@@ -82,7 +82,7 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
                 proto = onnx.ModelProto.FromString(lift(data))
     except OSError as error:
         raise ModelReadError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (WireError, google.protobuf.message.DecodeError) as error:
+    except (WireError, DecodeError) as error:
         raise ModelReadError(
             f"{path}: expected an ONNX model, found bytes that are none, or a file cut short"
         ) from error
@@ -90,11 +90,24 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
         raise ModelReadError(f"{path}: expected an ONNX model, found a protobuf without a graph")
     if not proto.opset_import and proto.ir_version >= 3:
         raise ModelReadError(f"{path}: the model names no operator set; the file is damaged or was cut short")
+    if not _is_text(proto):
+        raise ModelReadError(f"{path}: expected an ONNX model, found names that are no UTF-8; the file is damaged")
     model = OnnxModel(proto, path)
     for tensor in tensors_of(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             external_place(model, tensor)
     return model
+
+
+def _is_text(message: Message) -> bool:
+    """Whether all strings of a message are UTF-8; protobuf hands out the others as bytes."""
+    for kind, value in message.ListFields():
+        if kind.type not in (kind.TYPE_STRING, kind.TYPE_MESSAGE):
+            continue
+        for item in [value] if isinstance(value, (str, bytes, Message)) else value:
+            if isinstance(item, bytes) or (isinstance(item, Message) and not _is_text(item)):
+                return False
+    return True
 
 
 def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -90,6 +90,7 @@ def _model(scope: Scope, layer: NormLayer, node: onnx.NodeProto, opened: Mapping
         param = known.tensor_type.elem_type if known is not None else element
         inputs[name] = (word, onnx.helper.make_tensor_type_proto(param, [None]))
     proto = cut_out(scope, [node.output[0]], inputs)
+    proto.graph.output[0].type.tensor_type.elem_type = element
     if not any("x" in inner.input for inner in proto.graph.node):
         raise CutError("its output does not depend on its input")
     return OnnxModel(proto)

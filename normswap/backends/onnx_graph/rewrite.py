@@ -105,7 +105,10 @@ class _Emitter:
 
     def ints(self, values: list[int]) -> str:
         """Add a one-dimensional int64 constant."""
-        return self._constant(np.asarray(values, np.int64))
+        if self._opset >= 9:
+            return self._constant(np.asarray(values, np.int64))
+        # Constant-1 holds floating-point numbers alone
+        return self.cast(self._constant(np.asarray(values, np.float32)), "float32", "int64")
 
     def cast(self, value: str, dtype: str, to: str, output: str | None = None) -> str:
         """Cast ``value`` from ``dtype`` to ``to``; the value itself where they are the same."""

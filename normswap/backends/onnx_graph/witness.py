@@ -106,8 +106,8 @@ def _switched(site: Site, target: str, noise: float, seed: int) -> list[onnx.Nod
     size = noise * UNIT_ROUNDOFF[site.layer.dtype]
     flat = nodes.op("Reshape", x, nodes.constant([0, 0, -1], np.int64))  # (N, C, L)
     if noise:
-        wobble = nodes.op("Add", _random(nodes, site, flat, size, seed), nodes.constant([1.0], compute))
-        flat = nodes.op("Mul", flat, nodes.cast(wobble, compute))
+        wobble = nodes.cast(_random(nodes, site, flat, size, seed), compute)
+        flat = nodes.op("Mul", flat, nodes.op("Add", wobble, nodes.constant([1.0], compute)))
     if target == "population":
         y = _frozen(nodes, site, flat, scale, bias, mean, var, compute)
     elif target == "batch-stat":

@@ -1,0 +1,101 @@
+"""Every BatchNorm is found, with its role, its parameters and its shape; nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from cases import CASES, C, Case, build, parameter
+
+import normswap
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_roles(case: Case) -> None:
+    assert {layer.name: layer.role for layer in normswap.find(build(case.text))} == case.roles
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_every_node_is_found_once_for_each_call(case: Case) -> None:
+    names = [layer.name for layer in normswap.find(build(case.text))]
+    assert len(names) == len(set(names)) == len(case.roles)
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "eps", "scale", "mean"),
+    [
+        ("opset 6, is_test=1", "y", 0.01, "s", "m"),
+        ("default epsilon", "y", 1e-5, "s", "m"),
+        ("float16", "y", 0.01, "sh", "mh"),
+        ("bfloat16", "y", 0.01, "se", "me"),
+        ("Identity and Cast chains, Constant nodes", "y", 0.01, "s", "mh"),
+        ("If and Loop, parameters in outer scopes", "out:body/z2", 0.03, "s3", "m3"),
+        ("local function, called three times", "f2/n/n", 0.2, "s2", "m2"),
+        ("local function, called three times", "out/n", 0.03, "s3", "m3"),
+    ],
+)
+def test_parameters(case: str, name: str, eps: float, scale: str, mean: str) -> None:
+    (layer,) = (layer for layer in normswap.find(build(CASES[case].text)) if layer.name == name)
+    assert layer.weight is not None
+    assert layer.running_mean is not None
+    assert layer.num_features == C
+    assert layer.eps == pytest.approx(eps, rel=1e-6)
+    np.testing.assert_array_equal(layer.weight, parameter(scale))
+    np.testing.assert_array_equal(layer.running_mean, parameter(mean).astype(layer.running_mean.dtype))
+
+
+@pytest.mark.parametrize(
+    ("case", "shape", "dtype"),
+    [
+        ("opset 9", ("N", 4, 6, 5), "float32"),
+        ("rank 2", ("N", 4), "float32"),
+        ("rank 5", ("N", 4, 3, 2, 3), "float32"),
+        ("unknown rank", None, "float32"),
+        ("float64", ("N", 4, 6, 5), "float64"),
+        ("float16 with float32 parameters", ("N", 4, 6, 5), "float16"),
+        ("local function, called three times", ("N", 4, 6, 5), "float32"),
+    ],
+)
+def test_shapes_and_types(case: str, shape: tuple[int | str, ...] | None, dtype: str) -> None:
+    for layer in normswap.find(build(CASES[case].text)):
+        assert (layer.shape, layer.dtype) == (shape, dtype)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "y = InstanceNormalization(x, s, b)",
+        "y = GroupNormalization<num_groups=2>(x, s, b)",
+        "y = LpNormalization(x)",
+        "y = Relu(x)",
+    ],
+)
+def test_noop(node: str) -> None:
+    text = f'<ir_version: 10, opset_import: ["" : 21]> g (float[N,4,6,5] x) => (float[N,4,6,5] y) {{ {node} }}'
+    assert normswap.find(build(text)) == ()
+
+
+def test_a_function_that_nothing_calls_is_reported() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "pkg" : 1]> g (float[N,4,6,5] x) => (float[N,4,6,5] y) { y = Relu(x) }
+    <domain: "pkg", opset_import: ["" : 17]> norm (a, s, b, m, v) => (r) { r = BatchNormalization(a, s, b, m, v) }"""
+    (layer,) = normswap.find(onnx.parser.parse_model(text))
+    assert "never called" in layer.blocked
+
+
+def test_a_batch_norm_of_a_foreign_domain_is_reported() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "acme" : 1]> g (float[N,4,6,5] x) => (float[N,4,6,5] y)
+    { y = acme.FusedBatchNormRelu(x, s, b, m, v) }"""
+    (layer,) = normswap.find(build(text))
+    assert (layer.role, "'acme'" in layer.blocked) == ("unknown", True)
+
+
+def test_external_data_are_read(tmp_path: Path) -> None:
+    model = build(CASES["opset 9"].text)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, size_threshold=0)
+    (layer,) = normswap.find(path)
+    assert layer.running_var is not None
+    np.testing.assert_array_equal(layer.running_var, parameter("v"))

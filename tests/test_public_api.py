@@ -1,0 +1,45 @@
+"""__all__ is complete, sorted and documented, in every public module."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import normswap
+
+MODULES = sorted(
+    name for _, name, _ in pkgutil.walk_packages(normswap.__path__, "normswap.") if name != "normswap.__main__"
+)
+
+
+@pytest.mark.parametrize("name", ["normswap", *MODULES])
+def test_all(name: str) -> None:
+    module = importlib.import_module(name)
+    public = list(module.__all__)
+    assert len(set(public)) == len(public)
+    assert all(hasattr(module, word) for word in public)
+    for word in public:
+        value = getattr(module, word)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), f"{name}.{word} has no docstring"
+
+
+@pytest.mark.parametrize("name", ["normswap", *MODULES])
+def test_every_public_definition_is_in_all(name: str) -> None:
+    module = importlib.import_module(name)
+    defined = {
+        word
+        for word, value in vars(module).items()
+        if (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == name
+        and not word.startswith("_")
+    }
+    assert defined <= set(module.__all__)
+
+
+def test_public_functions_say_what_they_raise() -> None:
+    for word in ("find", "plan", "convert", "save"):
+        assert "Raises:" in (inspect.getdoc(getattr(normswap, word)) or "")

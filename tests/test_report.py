@@ -1,0 +1,68 @@
+"""Golden text and JSON."""
+
+from __future__ import annotations
+
+import json
+
+from normswap import Check, Report
+
+CHECKS = (
+    Check("structure", "graph", True, detail="3 nodes and 2 tensors (160 bytes) outside the 2 converted layers"),
+    Check("probes", "a", True, 1e-7, 4e-7, (0, 1, 2), "input 2x4x5, as written"),
+    Check("probes", "b", False, 0.25, 5e-7, (1, 0, 0), "input 1x4x9, optimized; 3 of 36 elements"),
+    Check("end to end", "y (as written)", True, 0.0, 1e-6, (0,), "all of 8 elements; noise floor 6e-08"),
+)
+
+GOLDEN = """\
+structure   3 nodes and 2 tensors (160 bytes) outside the 2 converted layers
+probes      1 of 2 hold; worst b: error 0.25, allowed 5e-07 at [1, 0, 0] (input 1x4x9, optimized; 3 of 36 elements)
+end to end  1 of 1 hold; worst y (as written): error 0, allowed 1e-06 at [0] (all of 8 elements; noise floor 6e-08)
+inputs      generated, seed 0: x 2x4x5
+  FAILED probes: b: error 0.25, allowed 5e-07 at [1, 0, 0] (input 1x4x9, optimized; 3 of 36 elements)
+  note: c: left as it is (not selected)
+FAIL: NOT shown equal to train-mode BatchNorm fed one sample at a time"""
+
+
+def report(checks: tuple[Check, ...] = CHECKS, planned: tuple[str, ...] = ("a", "b")) -> Report:
+    meaning = "train-mode BatchNorm fed one sample at a time"
+    notes = ("c: left as it is (not selected)",)
+    return Report("instance", meaning, planned, checks, notes, "generated, seed 0: x 2x4x5")
+
+
+def test_text() -> None:
+    assert report().to_text() == GOLDEN
+
+
+def test_json_holds_all_of_it() -> None:
+    data = json.loads(report().to_json())
+    assert (data["ok"], data["target"], data["planned"]) == (False, "instance", ["a", "b"])
+    assert len(data["checks"]) == len(CHECKS)
+    assert data["checks"][2] == {
+        "witness": "probes",
+        "name": "b",
+        "ok": False,
+        "error": 0.25,
+        "bound": 5e-7,
+        "index": [1, 0, 0],
+        "detail": "input 1x4x9, optimized; 3 of 36 elements",
+    }
+
+
+def test_infinite_errors_are_valid_json() -> None:
+    infinite = Check("probes", "a", False, float("inf"), 1.0, (0,))
+    assert json.loads(report((infinite,)).to_json())["checks"][0]["error"] == "inf"
+
+
+def test_ok_needs_every_planned_layer_and_the_structure() -> None:
+    held = tuple(check for check in CHECKS if check.ok)
+    assert report(held, ("a",)).ok
+    assert not report(held, ("a", "b")).ok
+    assert not report(held[1:], ("a",)).ok
+    assert not report(held, ()).ok
+
+
+def test_many_failures_are_cut_short_for_people_alone() -> None:
+    failures = tuple(Check("probes", f"layer{i}", False, 1.0, 0.1, (0,)) for i in range(40))
+    text = report(failures).to_text()
+    assert text.count("FAILED") == 12
+    assert "... and 28 more; --json has them all" in text
