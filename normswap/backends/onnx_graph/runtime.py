@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,11 +45,12 @@ class Session:
         options.intra_op_num_threads = threads
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-        self._profile: tempfile.TemporaryDirectory[str] | None = None
+        self._counts_calls = count_calls
         if count_calls:
-            self._profile = tempfile.TemporaryDirectory(prefix="normswap-")
+            folder = tempfile.mkdtemp(prefix="normswap-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             options.enable_profiling = True
-            options.profile_file_prefix = str(Path(self._profile.name) / "calls")
+            options.profile_file_prefix = str(Path(folder) / "calls")
         if _on_disk(model.proto):
             with tempfile.TemporaryDirectory(prefix="normswap-") as folder:
                 self._session = _session(str(write_model(model, Path(folder) / "model.onnx")), options)
@@ -70,11 +73,10 @@ class Session:
 
     def calls(self) -> dict[str, int]:
         """Count, by the name of the node, how often each kernel ran so far; ends the counting."""
-        if self._profile is None:
+        if not self._counts_calls:
             return {}
+        self._counts_calls = False
         events = json.loads(Path(self._session.end_profiling()).read_text())
-        self._profile.cleanup()
-        self._profile = None
         suffix = "_kernel_time"
         names = [event["name"] for event in events if event.get("cat") == "Node"]
         return Counter(name.removesuffix(suffix) for name in names if name.endswith(suffix))
