@@ -76,8 +76,7 @@ def _free_names(graph: onnx.GraphProto) -> list[str]:
 
 def _plain(opset: int, node: str, x: str = "float[N,4,6,5]", ir: int = 8) -> str:
     return (
-        f'<ir_version: {ir}, opset_import: ["" : {opset}]> g ({x} x) => ({x} out) '
-        f"{{ t = Relu(x) {node} out = Neg(y) }}"
+        f'<ir_version: {ir}, opset_import: ["" : {opset}]> g ({x} x) => ({x} out) {{ t = Relu(x) {node} out = Neg(y) }}'
     )
 
 
@@ -123,30 +122,41 @@ CASES: dict[str, Case] = {
     "unknown rank": Case(_plain(17, _BN, "float[]"), {"y": "eval"}, shapes={"x": (2, 4, 6, 5)}),
     "unknown rank, opset 18": Case(_plain(18, _BN, "float[]"), {"y": "eval"}, shapes={"x": (2, 4, 6, 5)}),
     "static batch": Case(_plain(17, _BN, "float[3,4,5,5]"), {"y": "eval"}),
-    "float16": Case(_plain(17, "y = BatchNormalization<epsilon=0.01>(t, sh, bh, mh, vh)", "float16[N,4,6,5]"),
-                    {"y": "eval"}),  # fmt: skip
-    "float64": Case(_plain(17, "y = BatchNormalization<epsilon=0.01>(t, sd, bd, md, vd)", "double[N,4,6,5]"),
-                    {"y": "eval"}),  # fmt: skip
-    "bfloat16": Case(_plain(17, "y = BatchNormalization<epsilon=0.01>(t, se, be, me, ve)", "bfloat16[N,4,6,5]"),
-                     {"y": "eval"}, runs=False),  # fmt: skip
+    "float16": Case(
+        _plain(17, "y = BatchNormalization<epsilon=0.01>(t, sh, bh, mh, vh)", "float16[N,4,6,5]"), {"y": "eval"}
+    ),
+    "float64": Case(
+        _plain(17, "y = BatchNormalization<epsilon=0.01>(t, sd, bd, md, vd)", "double[N,4,6,5]"), {"y": "eval"}
+    ),
+    "bfloat16": Case(
+        _plain(17, "y = BatchNormalization<epsilon=0.01>(t, se, be, me, ve)", "bfloat16[N,4,6,5]"),
+        {"y": "eval"},
+        runs=False,
+    ),
     "float16 with float32 parameters": Case(_plain(15, _BN, "float16[N,4,6,5]"), {"y": "eval"}),
     "float16 with float32 statistics": Case(
         _plain(15, "y = BatchNormalization<epsilon=0.01>(t, sh, bh, m, v)", "float16[N,4,6,5]"), {"y": "eval"}
     ),
     "computed statistics": Case(
-        _plain(17, """mm = ReduceMean<axes=[0,2,3], keepdims=1>(t) d = Sub(t, mm) q = Mul(d, d)
+        _plain(
+            17,
+            """mm = ReduceMean<axes=[0,2,3], keepdims=1>(t) d = Sub(t, mm) q = Mul(d, d)
                vv = ReduceMean<axes=[0,2,3], keepdims=0>(q) m1 = Squeeze(mm, ax)
-               y = BatchNormalization<epsilon=0.01>(t, s, b, m1, vv)""")
-        .replace("{ t = Relu(x)", "<int64[3] ax = {0,2,3}> { t = Relu(x)"),
+               y = BatchNormalization<epsilon=0.01>(t, s, b, m1, vv)""",
+        ).replace("{ t = Relu(x)", "<int64[3] ax = {0,2,3}> { t = Relu(x)"),
         {"y": "batch-stat"},
     ),
     "computed statistics, unbiased": Case(
-        _plain(17, """mm = ReduceMean<axes=[0,2,3], keepdims=1>(t) d = Sub(t, mm) q = Mul(d, d)
+        _plain(
+            17,
+            """mm = ReduceMean<axes=[0,2,3], keepdims=1>(t) d = Sub(t, mm) q = Mul(d, d)
                qs = ReduceSum(q, ax0) n = Size(t) n1 = Cast<to=1>(n) n4 = Div(n1, four) nm = Sub(n4, one)
                qq = ReshapeTo(qs) vv = Div(qq, nm) m1 = Squeeze(mm, ax)
-               y = BatchNormalization<epsilon=0.01>(t, s, b, m1, vv)""".replace("ReshapeTo(qs)", "Squeeze(qs, ax)"))
-        .replace("{ t = Relu(x)",
-                 "<int64[3] ax = {0,2,3}, int64[3] ax0 = {0,2,3}, float four = {4}, float one = {1}> { t = Relu(x)"),
+               y = BatchNormalization<epsilon=0.01>(t, s, b, m1, vv)""".replace("ReshapeTo(qs)", "Squeeze(qs, ax)"),
+        ).replace(
+            "{ t = Relu(x)",
+            "<int64[3] ax = {0,2,3}, int64[3] ax0 = {0,2,3}, float four = {4}, float one = {1}> { t = Relu(x)",
+        ),
         {"y": "unknown"},
     ),
     "instance in disguise": Case(

@@ -99,9 +99,7 @@ def _nested(body: Body, code: Any) -> Iterator[tuple[Body, Any]]:
                 yield from _nested((*body, f"{node.output[0]}:{attribute.name}"), attribute.g)
 
 
-def _code_differences(
-    old: Any, new: Any, planned: dict[str, onnx.NodeProto], everywhere: set[bytes]
-) -> Iterator[str]:
+def _code_differences(old: Any, new: Any, planned: dict[str, onnx.NodeProto], everywhere: set[bytes]) -> Iterator[str]:
     if _bare(old, "node", "initializer", "value_info") != _bare(new, "node", "initializer", "value_info"):
         yield "fields differ"
     was = {node.output[0] for node in old.node}

@@ -32,6 +32,13 @@ ELEMENT = {
     "bfloat16": TensorProto.BFLOAT16,
 }
 _DRESSES = ("{}", "/enc/{}", "{}:0", "my {}", "größe_{}", "{}/y", "a::b.{}", "[{}]*")
+# Parameters are cast from these types; ONNX Runtime leaves out a Cast to half precision that narrows.
+_WIDENED = {
+    "float64": ("float32", "float64"),
+    "float32": ("float64", "float16"),
+    "float16": ("float16",),
+    "bfloat16": ("bfloat16",),
+}
 _LAYERS = 5  # at most so many BatchNorm nodes
 _DEEPEST = 2  # nesting of If, Loop and calls
 _PARAMETERS = ("scale", "bias", "mean", "var")
@@ -59,7 +66,7 @@ class _Code:
     """A graph or function under construction; ``holds`` says whether it can hold initializers."""
 
     parent: _Code | None = None
-    formal: dict[str, str] = field(default_factory=dict)  # a function's parameters by kind
+    formal: dict[tuple[str, str], str] = field(default_factory=dict)  # a function's parameters by kind and type
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     holds: bool = True
@@ -114,6 +121,7 @@ class _Builder:
         self.dress = self.pick(_DRESSES)
         self.labels = self.pick(("numbered", "empty", "as the output"))
         self.left = _LAYERS
+        self.blind = False  # whether the rank of some value may be unknown
         self.counts = {"value": 0, "param": 0}
         self.main = _Code()
         self.inputs: list[onnx.ValueInfoProto] = []
@@ -180,7 +188,8 @@ class _Builder:
             declared[1] = "channels"
         style = (*shape[:2], *(1,) * (rank - 2))
         data = self._rng.normal(size=shape) * self._rng.uniform(0.5, 2, style) + self._rng.uniform(-1, 1, style)
-        return self._given("x", np.asarray(data), self.dtype, None if rank > 2 and self.chance(5) else declared)
+        self.blind = rank > 2 and self.chance(5)
+        return self._given("x", np.asarray(data), self.dtype, None if self.blind else declared)
 
     def _given(self, hint: str, data: Array, dtype: str, declared: Sequence[int | str | None] | None) -> Value:
         """Add a graph input and what to feed it."""
@@ -417,7 +426,8 @@ class _Builder:
         """InstanceNorm as a train-mode BatchNorm of (1, N * C, ...)."""
         batch, channels = x.shape[:2]
         folded = self.reshape(code, x, [1, batch * channels, *x.shape[2:]])
-        y = self._batch_norm(code, folded, "train", said="instance" if batch > 1 else "instance or train")
+        told = batch > 1 and not self.blind
+        y = self._batch_norm(code, folded, "train", said="instance" if told else "instance or train")
         return self.reshape(code, y, list(x.shape))
 
     # Parameters.
@@ -432,8 +442,8 @@ class _Builder:
             dtype: Its type.
             own: Share it with no other layer.
         """
-        if kind in code.formal:
-            return code.formal[kind]
+        if (kind, dtype) in code.formal:
+            return code.formal[kind, dtype]
         shared = [
             name
             for owner, *key, name in self.shared
@@ -457,7 +467,7 @@ class _Builder:
         if way == "constant":
             return self.constant(code, data, _numpy(dtype), "param")
         if way == "cast" and self.opset >= 6:
-            name = self._initializer(code, kind, data, self.pick(("float64", "float32")))
+            name = self._initializer(code, kind, data, self.pick(_WIDENED[dtype]))
             return self.op(code, "Cast", [name], counter="param", to=ELEMENT[dtype])
         if way == "input" and code is self.main and dtype != "bfloat16" and self.chance(50):
             declared = self.pick((count, None, "n"))
@@ -521,6 +531,7 @@ class _Builder:
         return helper.make_tensor_value_info(value.name, ELEMENT[value.dtype], [None] * len(value.shape))
 
     def _loop(self, code: _Code, x: Value, depth: int) -> Value:
+        self.blind = True  # what it gives is of unknown rank to onnx's inference
         trips = self.constant(code, 2, np.int64)
         always = self.constant(code, True, bool)
         inner = self._inside(code)
@@ -563,7 +574,8 @@ class _Builder:
     def _function(self, x: Value, depth: int) -> _Function:
         """Write a local function that normalizes x, names beginning anew as they may."""
         outside, self.counts = self.counts, {"value": 0, "param": 0}
-        formal = {kind: self.name("param", kind) for kind in _PARAMETERS} if self.chance(75) else {}
+        with_parameters = self.chance(75)
+        formal = {(kind, x.dtype): self.name("param", kind) for kind in _PARAMETERS if with_parameters}
         code = _Code(formal=formal, holds=False, is_function=True)
         generic = bool(formal) and self.chance(50)
         inner = Value(self.name("param", "x"), x.dtype, x.shape)
@@ -588,7 +600,8 @@ class _Builder:
             [helper.make_attribute("eps", 0.05)] if has_default else [],
         )
         self.functions.append(function)
-        signature = _Function(function.name, tuple(formal), generic, x.shape, x.dtype, has_default)
+        taken = tuple(kind for kind, _ in formal)
+        signature = _Function(function.name, taken, generic, x.shape, x.dtype, has_default)
         self.signatures.append(signature)
         return signature
 

@@ -79,7 +79,8 @@ def test_noop(node: str) -> None:
 
 
 def test_a_function_that_nothing_calls_is_reported() -> None:
-    text = """<ir_version: 8, opset_import: ["" : 17, "pkg" : 1]> g (float[N,4,6,5] x) => (float[N,4,6,5] y) { y = Relu(x) }
+    text = """<ir_version: 8, opset_import: ["" : 17, "pkg" : 1]>
+    g (float[N,4,6,5] x) => (float[N,4,6,5] y) { y = Relu(x) }
     <domain: "pkg", opset_import: ["" : 17]> norm (a, s, b, m, v) => (r) { r = BatchNormalization(a, s, b, m, v) }"""
     (layer,) = normswap.find(onnx.parser.parse_model(text))
     assert "never called" in layer.blocked

@@ -19,9 +19,7 @@ def layer_of(eps: float = 1e-3) -> NormLayer:
 
 
 def torch_batch_norm(x: Floats, layer: NormLayer, training: bool) -> Floats:
-    parameters = [
-        torch.tensor(value) for value in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
-    ]
+    parameters = [torch.tensor(value) for value in (layer.running_mean, layer.running_var, layer.weight, layer.bias)]
     y = torch.nn.functional.batch_norm(torch.tensor(x), *parameters, training, 0.1, layer.eps)
     return np.asarray(y.numpy())
 

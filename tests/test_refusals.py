@@ -40,6 +40,7 @@ REFUSED = {
         "unbiased variance",
     ),
     "spatial=0": (model("y = BatchNormalization<spatial=0>(x, s, b, m, v)", opset=7), "instance", "spatial=0"),
+    "negative epsilon": (model(BN.replace("n(x", "n<epsilon=-1.0>(x")), "instance", "its epsilon is -1.0"),
     "wrong channels": (model(BN, "float[N,3,6,5]"), "instance", "its input has 3 channels, its parameters 4"),
     "no stored statistics": (CASES["computed statistics"].text, "population", "none are stored"),
     "statistics given at run time": (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -148,8 +151,6 @@ def test_calls_of_one_function_are_converted_together_or_not_at_all() -> None:
 
 
 def test_the_conversion_is_recorded() -> None:
-    import json
-
     model = build(CASES["shared parameters"].text)
     first = normswap.convert(model, "instance", only=["y1"]).model.proto
     second = normswap.convert(first, "batch-stat", only=["y2"]).model.proto
@@ -168,3 +169,13 @@ def test_instance_keeps_samples_apart() -> None:
     whole = session.run(None, {"x": x})[0]
     alone = np.concatenate([session.run(None, {"x": sample[None]})[0] for sample in x])
     np.testing.assert_array_equal(whole, alone)
+
+
+def test_a_raised_model_verifies_against_the_file_it_came_from(tmp_path: Path) -> None:
+    before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
+    onnx.save(build(CASES["opset 6, is_test absent"].text), before)
+    conversion = normswap.convert(before, "instance", output=after)
+    assert conversion.report.ok
+    assert normswap.verify(before, after, "instance").ok
+    (entry,) = json.loads(conversion.model.proto.metadata_props[0].value)
+    assert entry["source_sha256"] == hashlib.sha256(before.read_bytes()).hexdigest()

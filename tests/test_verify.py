@@ -16,12 +16,14 @@ from cases import CASES, build
 
 import normswap
 from normswap import NORMS, Norm, Report, Tolerance
-from normswap.backends import onnx_graph
+from normswap.backends import backend_for, onnx_graph
 from normswap.end_to_end import end_to_end
 from normswap.layer import Floats, NormLayer
 from normswap.norms.base import OnnxOps
 from normswap.plan import Plan
 from normswap.probes import probe_layers
+
+BACKEND = backend_for("model.onnx")
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,10 @@ def emit(ops: OnnxOps, wrong: Wrong, name: str) -> None:
     eps = ops.eps_constant(compute)
     factor = ops.cast(ops.op("Constant", value_float=float(wrong.eps)), "float32", compute)
     eps = ops.op("Mul", eps, factor)
-    if wrong.eps_outside:
-        std = ops.op("Add", ops.op("Sqrt", var), eps)
-    else:
-        std = ops.op("Sqrt", ops.op("Add", var, eps))
+    steps = ("Sqrt", "Add") if wrong.eps_outside else ("Add", "Sqrt")
+    std = var
+    for step in steps:
+        std = ops.op(step, *((std, eps) if step == "Add" else (std,)))
     y = ops.op("Div", d, std)
     if wrong.weight != "none":
         y = ops.op("Mul", y, column(wrong.weight))
@@ -165,7 +167,7 @@ def test_the_right_operators_pass(case: str) -> None:
 @pytest.mark.parametrize(("case", "to", "wrong"), MADE)
 def test_probes_reject_a_wrong_rewrite_of_every_layer(case: str, to: str, wrong: Wrong) -> None:
     before, after, plan = made(case, to, wrong)
-    checks, _ = probe_layers(onnx_graph, before, after, plan, 0, lambda *_: None)
+    checks, _ = probe_layers(BACKEND, before, after, plan, 0, lambda *_: None)
     assert [check.name for check in checks] == [layer.name for layer in plan.layers]
     assert not any(check.ok for check in checks)
     assert not normswap.verify(before, after, to, end_to_end=False).ok
@@ -183,7 +185,7 @@ def test_end_to_end_rejects_it_by_itself(name: str, to: str) -> None:
         return
     before, after, plan = made("opset 17, training_mode=0", to, MUTANTS[name])
     feeds = onnx_graph.feeds(before, None, {}, 0)
-    checks, _, _ = end_to_end(onnx_graph, before, after, plan, feeds, Tolerance(), 0, lambda *_: None)
+    checks, _, _ = end_to_end(BACKEND, before, after, plan, feeds, Tolerance(), 0, lambda *_: None)
     assert not any(check.ok for check in checks)
 
 
@@ -191,7 +193,8 @@ Edit = Callable[[onnx.ModelProto], None]
 
 
 def node(proto: onnx.ModelProto, output: str) -> onnx.NodeProto:
-    return next(n for n in proto.graph.node if output in n.output)
+    (found,) = (n for n in proto.graph.node if output in n.output)
+    return found
 
 
 def left_as_it_was(proto: onnx.ModelProto) -> None:
@@ -201,9 +204,7 @@ def left_as_it_was(proto: onnx.ModelProto) -> None:
 def one_left_as_it_was(proto: onnx.ModelProto) -> None:
     original = node(build(CASES["shared parameters"].text), "y2")
     node(proto, "y2").CopyFrom(original)
-    proto.graph.initializer.extend(
-        t for t in build(CASES["shared parameters"].text).graph.initializer if t.name == "m"
-    )
+    proto.graph.initializer.extend(t for t in build(CASES["shared parameters"].text).graph.initializer if t.name == "m")
 
 
 def one_bit(proto: onnx.ModelProto) -> None:

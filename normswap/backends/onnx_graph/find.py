@@ -183,6 +183,11 @@ def _obstacle(
             return f"its {word} has shape {value.shape}, expected ({channels},)"
         if value is not None and not np.all(np.isfinite(value.astype(np.float64))):
             return f"its {word} {name!r} holds NaN or infinity; mend the weights first"
+    if channels == 0:
+        return "it has no channels"
+    eps = attributes.get("epsilon", 1e-5)
+    if not isinstance(eps, float) or not 0 <= eps < float("inf"):
+        return f"its epsilon is {eps!r}, expected a number of at least 0"
     if shape is not None and len(shape) < 2:
         return f"its input has rank {len(shape)}, expected (N, C, ...)"
     if shape is not None and isinstance(shape[1], int) and shape[1] != channels:

@@ -7,7 +7,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,13 @@ class OnnxModel:
         proto: The model; tensors of 64 KiB and more may refer to the file that they were read from.
         path: That file; external data are relative to its folder. None for a model made in memory.
         notes: What was done to the model before it was handed out, in words.
+        original: The model that this one was made from, if it is not what was read.
     """
 
     proto: onnx.ModelProto
     path: Path | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    original: OnnxModel | None = None
 
     @property
     def opset(self) -> int:
@@ -55,7 +57,9 @@ class OnnxModel:
         return self.path.parent if self.path is not None else Path()
 
     def sha256(self) -> str:
-        """Hash the model's file, or its encoding where it has none."""
+        """Hash the file that the model was read from, or its encoding where there is none."""
+        if self.original is not None:
+            return self.original.sha256()
         if self.path is None:
             return hashlib.sha256(self.proto.SerializeToString(deterministic=True)).hexdigest()
         digest = hashlib.sha256()
@@ -198,8 +202,9 @@ def _data_path(model: OnnxModel, location: str, name: str) -> Path:
         return model.path
     path = model.folder / location
     if not location or "\0" in location or os.path.isabs(location) or not _inside(model.folder, path):
+        where = "an absolute path" if os.path.isabs(location) else "outside the model's folder"
         raise ModelReadError(
-            f"{name}: its data lie in {location!r}, outside the model's folder; "
+            f"{name}: its data lie in {location!r}, {where}; "
             "move the data beside the model and save the model with a relative location"
         )
     return path

@@ -58,4 +58,5 @@ def raised(model: OnnxModel) -> OnnxModel:
         proto,
         None,
         (*model.notes, f"raised from opset {model.opset} to {OLDEST}, the oldest that ONNX Runtime runs"),
+        model,
     )

@@ -56,7 +56,7 @@ def copy_of(model: OnnxModel) -> OnnxModel:
     """Copy a model; tensors on disk stay where they are."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    return OnnxModel(proto, model.path, model.notes)
+    return OnnxModel(proto, model.path, model.notes, model.original)
 
 
 class _Emitter:

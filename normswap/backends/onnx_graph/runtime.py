@@ -16,17 +16,18 @@ import numpy as np
 import onnx
 
 from normswap.backends.onnx_graph.model import OnnxModel, tensors_of
-from normswap.backends.onnx_graph.save import write_model
+from normswap.backends.onnx_graph.wire import INLINE
 from normswap.errors import CannotRunError
 from normswap.layer import Array
 
 __all__ = ["Session", "run_small"]
 
+
 class Session:
     """A model loaded into ONNX Runtime on the CPU.
 
     Args:
-        model: What to run; a model with tensors on disk is written to a temporary folder first.
+        model: What to run; tensors on disk are read from where they lie.
         optimize: Run with the runtime's default graph optimisations, as deployed, or with none.
         threads: Threads inside an operator; 0 leaves it to the runtime.
         count_calls: Record which nodes run, for ``calls``.
@@ -51,11 +52,14 @@ class Session:
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "calls")
-        if _on_disk(model.proto):
-            with tempfile.TemporaryDirectory(prefix="normswap-") as folder:
-                self._session = _session(str(write_model(model, Path(folder) / "model.onnx")), options)
-        else:
-            self._session = _session(model.proto.SerializeToString(), options)
+        folder_of_data = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(folder_of_data, str(model.folder.absolute()))
+        try:
+            self._session = onnxruntime.InferenceSession(
+                _with_data_by_path(model), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the runtime's exceptions have no common public base
+            raise CannotRunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
         names = [value.name for value in self._session.get_outputs()]
         self.output_names: list[str] = [self._outputs.get(name, name) for name in names]
 
@@ -85,15 +89,6 @@ class Session:
 def run_small(proto: onnx.ModelProto, feed: Mapping[str, Any], *, optimize: bool = False) -> dict[str, Array]:
     """Run a small model made in memory, once, on one thread."""
     return Session(OnnxModel(proto), optimize=optimize, threads=1).run(feed)
-
-
-def _session(source: str | bytes, options: Any) -> Any:
-    import onnxruntime
-
-    try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's exceptions have no common public base
-        raise CannotRunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
 
 
 def _without_bfloat16(model: OnnxModel) -> tuple[OnnxModel, dict[str, str], dict[str, str]]:
@@ -131,8 +126,22 @@ def _fed(array: Any) -> Any:
     return array.astype(np.float32) if getattr(array, "dtype", None) == "bfloat16" else array
 
 
-def _on_disk(proto: onnx.ModelProto) -> bool:
-    return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors_of(proto))
+def _with_data_by_path(model: OnnxModel) -> bytes:
+    """Encode the model; tensors that lie in its own file are read from there as external data."""
+    if all(_location(tensor) != INLINE for tensor in tensors_of(model.proto)):
+        return model.proto.SerializeToString()
+    assert model.path is not None, "only a file has data of its own"
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for tensor in tensors_of(proto):
+        for entry in tensor.external_data:
+            if entry.key == "location" and entry.value == INLINE:
+                entry.value = model.path.name
+    return proto.SerializeToString()
+
+
+def _location(tensor: onnx.TensorProto) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
 def _first_line(error: Exception) -> str:
