@@ -84,19 +84,34 @@ def _show_any_name() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-@click.group("normswap", no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = """Convert the BatchNorm layers of a model, and prove that the result computes what was meant.
+
+\b
+Targets and what each equals:
+{targets}
+
+Exit codes: 0 equal, 1 different, 2 trouble (usage, unreadable, refused, does not run).
+"""  # the backspace is click's mark for lines that it is not to wrap
+
+
+@click.group(
+    "normswap",
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=_HELP.format(targets="\n".join(f"  {norm.name:<11} {norm.meaning}" for norm in NORMS.values())),
+)
 @click.version_option(normswap.__version__, prog_name="normswap")
 def command() -> None:
-    """Convert the BatchNorm layers of a model, and prove that the result computes what was meant.
+    """Gather the commands."""
 
-    \b
-    Targets and what each equals:
-      instance    train-mode BatchNorm fed one sample at a time
-      batch-stat  train-mode BatchNorm fed the same batch
-      population  eval-mode BatchNorm
 
-    Exit codes: 0 equal, 1 different, 2 trouble (usage, unreadable, refused, does not run).
-    """  # noqa: D301  # click wants the backspace itself
+def _raise_for_idle_options(options: dict[str, Any]) -> None:
+    """Refuse options that would do nothing, as their user would never know."""
+    if options["shapes"] and options["inputs"]:
+        raise click.UsageError("--shape is for generated inputs and does nothing with --inputs; leave one of them out")
+    for name, given in (("--inputs", options["inputs"]), ("--shape", options["shapes"])):
+        if given and not options["end_to_end"]:
+            raise click.UsageError(f"{name} does nothing with --no-end-to-end; leave one of them out")
 
 
 def _shape(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -176,6 +191,7 @@ def inspect(model: str, to: str | None, only: tuple[str, ...], skip: tuple[str, 
 @_options("only", "skip", "allow_refusals", "inputs", "shape", "seed", "end_to_end", "json")
 def convert(model: str, to: str, output: str, as_json: bool, **options: Any) -> int:
     """Convert the BatchNorm layers of MODEL, verify the result, and write it if it holds."""
+    _raise_for_idle_options(options)
     with _progress() as progress:
         conversion = normswap.convert(model, to, output=output, progress=progress, **options)
     if as_json:
@@ -198,6 +214,7 @@ def convert(model: str, to: str, output: str, as_json: bool, **options: Any) -> 
 @_options("to", "only", "skip", "allow_refusals", "inputs", "shape", "seed", "end_to_end", "json")
 def verify(before: str, after: str, to: str, as_json: bool, **options: Any) -> int:
     """Hold the converted model AFTER to the original BEFORE under the target's stated meaning."""
+    _raise_for_idle_options(options)
     with _progress() as progress:
         report = normswap.verify(before, after, to, progress=progress, **options)
     if as_json:

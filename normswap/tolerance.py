@@ -36,6 +36,8 @@ class Tolerance:
 
     Attributes:
         runs: How many runs with rounding-size perturbations measure the noise floor.
+        most_runs: How many are made, at the most, before a difference is called one: where the model rounds
+            or quantizes, a perturbation seldom flips a decision, and much when it does.
         margin: How many times the measured noise floor is allowed. Rounding in a kernel over n elements
             may exceed one unit by about sqrt(n) to n; perturbations are of ``noise`` units.
         noise: Size of the relative perturbation of each planned layer's input, in units of roundoff.
@@ -43,6 +45,7 @@ class Tolerance:
     """
 
     runs: int = 3
+    most_runs: int = 27
     margin: float = 16.0
     noise: float = 4.0
     last_place: float = 16.0

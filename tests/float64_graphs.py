@@ -6,7 +6,7 @@ result is perturbed as rounding may, which measures how far two correct computat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -19,7 +19,7 @@ __all__ = ["Evaluation", "Layer", "layers_of"]
 
 Array = NDArray[Any]
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-_UNARY = {
+_UNARY: dict[str, Callable[[Array], Array]] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Neg": np.negative,
     "Abs": np.abs,

@@ -117,7 +117,7 @@ def test_an_expected_output_of_onnx_below_opset_7_is_reproduced_by_the_raised_mo
 @pytest.mark.parametrize("name", [name for name in FILES if name not in NOT_IN_ORT])
 def test_no_false_alarm_over_twenty_seeds(name: str) -> None:
     entry = FILES[name]
-    given = None if entry["bn_ranks"] else {}
+    given: dict[str, Array] | None = None if entry["bn_ranks"] else {}
     for seed in range(20):
         to = HELD[seed % 2]
         try:

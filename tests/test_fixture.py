@@ -64,7 +64,7 @@ def test_converting_the_train_mode_file_gives_the_same(tmp_path: Path) -> None:
         path = tmp_path / name
         assert normswap.convert(FIXTURES / name, "instance", output=path).report.ok
         outputs.append(run(path, dark))
-    np.testing.assert_array_equal(*outputs)
+    np.testing.assert_array_equal(outputs[0], outputs[1])
 
 
 def test_population_turns_the_train_mode_file_into_the_eval_mode_file(tmp_path: Path) -> None:

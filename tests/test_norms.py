@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +21,10 @@ def layer_of(eps: float = 1e-3) -> NormLayer:
 
 
 def torch_batch_norm(x: Floats, layer: NormLayer, training: bool) -> Floats:
-    parameters = [torch.tensor(value) for value in (layer.running_mean, layer.running_var, layer.weight, layer.bias)]
-    y = torch.nn.functional.batch_norm(torch.tensor(x), *parameters, training, 0.1, layer.eps)
+    mean, var, weight, bias = (
+        torch.tensor(value) for value in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+    )
+    y = torch.nn.functional.batch_norm(torch.tensor(x), mean, var, weight, bias, training, 0.1, layer.eps)
     return np.asarray(y.numpy())
 
 
@@ -28,7 +32,7 @@ def sample_by_sample(x: Floats, layer: NormLayer) -> Floats:
     return np.concatenate([torch_batch_norm(sample[None], layer, True) for sample in x])
 
 
-MEANINGS = {
+MEANINGS: dict[str, Callable[[Floats, NormLayer], Floats]] = {
     "instance": sample_by_sample,
     "batch-stat": lambda x, layer: torch_batch_norm(x, layer, True),
     "population": lambda x, layer: torch_batch_norm(x, layer, False),

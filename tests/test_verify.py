@@ -193,6 +193,7 @@ Edit = Callable[[onnx.ModelProto], None]
 
 
 def node(proto: onnx.ModelProto, output: str) -> onnx.NodeProto:
+    found: onnx.NodeProto
     (found,) = (n for n in proto.graph.node if output in n.output)
     return found
 

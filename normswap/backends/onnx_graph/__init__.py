@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -141,11 +142,12 @@ def _read_arrays(path: Path, model: OnnxModel) -> dict[str, Array]:
     """Read the arrays of an .npz file that the model takes; pickled objects are refused."""
     wanted = {value.name for value in model.proto.graph.input}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:  # opened here, since np.load leaves it open when the archive is damaged
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ModelReadError(f"{path}: expected an .npz file of arrays by input name, found one array")
-            return {name: archive[name] for name in archive.files if name in wanted} or {
-                name: archive[name] for name in archive.files
-            }
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            with archive:
+                names = [name for name in archive.files if name in wanted] or archive.files
+                return {name: archive[name] for name in names}
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ModelReadError(f"{path}: expected an .npz file of arrays by input name: {error}") from error

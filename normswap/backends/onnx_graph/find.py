@@ -77,6 +77,8 @@ def read_batch_normalization(scope: Scope, node: onnx.NodeProto) -> NormLayer:
         role = "train"
     elif all(_is_given(scope, name) for name in inputs[3:5]):
         role = "eval"
+    elif len(node.input) < 5:
+        role = "unknown"
     else:
         role, blocked = recognise(scope, node, dtype, channels)
     if role in ("train", "batch-stat") and is_instance_in_disguise(scope, node):
@@ -183,6 +185,8 @@ def _obstacle(
             return f"its {word} has shape {value.shape}, expected ({channels},)"
         if value is not None and not np.all(np.isfinite(value.astype(np.float64))):
             return f"its {word} {name!r} holds NaN or infinity; mend the weights first"
+    if spelled(scope.value_type(node.input[0])) not in (None, "float16", "bfloat16", "float32", "float64"):
+        return f"its input is {spelled(scope.value_type(node.input[0]))}, expected floating-point numbers"
     if channels == 0:
         return "it has no channels"
     eps = attributes.get("epsilon", 1e-5)

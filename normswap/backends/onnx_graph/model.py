@@ -18,7 +18,7 @@ from normswap.backends.onnx_graph.wire import INLINE, WireError, lift
 from normswap.errors import ModelReadError
 from normswap.layer import Array
 
-__all__ = ["OnnxModel", "Place", "external_place", "load", "read_tensor", "tensors_of"]
+__all__ = ["OnnxModel", "Place", "external_place", "load", "location_of", "read_tensor", "tensors_of"]
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,11 @@ def external_place(model: OnnxModel, tensor: onnx.TensorProto) -> Place:
             f"{name}: its data file {location!r} is too short: {offset + length} bytes are needed, it has {size}"
         )
     return Place(path, offset, length)
+
+
+def location_of(tensor: onnx.TensorProto) -> str:
+    """Return the file that an external tensor names, nothing where it names none."""
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
 def read_tensor(model: OnnxModel, tensor: onnx.TensorProto) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from normswap.backends.onnx_graph.model import OnnxModel, tensors_of
+from normswap.backends.onnx_graph.model import OnnxModel, location_of, tensors_of
 from normswap.backends.onnx_graph.wire import INLINE
 from normswap.errors import CannotRunError
 from normswap.layer import Array
@@ -37,9 +38,7 @@ class Session:
     """
 
     def __init__(self, model: OnnxModel, *, optimize: bool, threads: int = 0, count_calls: bool = False) -> None:
-        import onnxruntime  # not before it is needed: large weights are being copied while it loads
-
-        onnxruntime.set_default_logger_severity(4)  # what matters comes back as an exception
+        onnxruntime = _onnxruntime()
         model, self._inputs, self._outputs = _without_bfloat16(model)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
@@ -126,10 +125,19 @@ def _fed(array: Any) -> Any:
     return array.astype(np.float32) if getattr(array, "dtype", None) == "bfloat16" else array
 
 
+def _onnxruntime() -> Any:
+    """Load ONNX Runtime, not before it is needed: large weights are being copied meanwhile."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # a converter has nothing to report to anybody
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)  # what matters comes back as an exception
+    return onnxruntime
+
+
 def _with_data_by_path(model: OnnxModel) -> bytes:
     """Encode the model; tensors that lie in its own file are read from there as external data."""
-    if all(_location(tensor) != INLINE for tensor in tensors_of(model.proto)):
-        return model.proto.SerializeToString()
+    if all(location_of(tensor) != INLINE for tensor in tensors_of(model.proto)):
+        return bytes(model.proto.SerializeToString())
     assert model.path is not None, "only a file has data of its own"
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
@@ -137,11 +145,7 @@ def _with_data_by_path(model: OnnxModel) -> bytes:
         for entry in tensor.external_data:
             if entry.key == "location" and entry.value == INLINE:
                 entry.value = model.path.name
-    return proto.SerializeToString()
-
-
-def _location(tensor: onnx.TensorProto) -> str:
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    return bytes(proto.SerializeToString())
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 from collections import defaultdict
@@ -14,9 +15,9 @@ from typing import IO
 
 import onnx
 
-from normswap.backends.onnx_graph.model import OnnxModel, external_place, tensors_of
+from normswap.backends.onnx_graph.model import OnnxModel, external_place, load, location_of, tensors_of
 from normswap.backends.onnx_graph.wire import INLINE, FileRange, expand
-from normswap.errors import ModelWriteError
+from normswap.errors import ModelReadError, ModelWriteError
 
 __all__ = ["Writing", "check_target", "save", "write_model"]
 
@@ -75,13 +76,29 @@ class Writing:
         with _as_write_error(self._path):
             written = self._written.result()
             check_target(self._model, self._path, force=self._force)  # the copying may have taken a while
+            replaced = _data_of(self._path)
             _move(written, self._path, self._data)
+            for data in replaced - {self._data}:
+                data.unlink(missing_ok=True)
         return self._path
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._pool.shutdown()
         self._folder.cleanup()
+
+
+def _data_of(path: Path) -> set[Path]:
+    """Find the data files that the model about to be replaced has to itself, as far as their names tell."""
+    if not path.exists():
+        return set()
+    try:
+        old = load(path)
+    except ModelReadError:  # whatever it is, it is not known to own anything
+        return set()
+    names = {location_of(tensor) for tensor in tensors_of(old.proto)}
+    own = re.compile(rf"{re.escape(path.name)}(\.\d+)?\.data")
+    return {path.with_name(name) for name in names if own.fullmatch(name)}
 
 
 def _move(written: Path, path: Path, data: Path) -> None:
@@ -138,7 +155,7 @@ def _place_external(model: OnnxModel, proto: onnx.ModelProto, data_name: str) ->
     """
     tensors = defaultdict(list)
     for tensor in tensors_of(proto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL and _location(tensor) != INLINE:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and location_of(tensor) != INLINE:
             place = external_place(model, tensor)
             tensors[place.path].append((place.offset, place.length, tensor))
     copies: list[tuple[Path, int, int, int]] = []
@@ -168,10 +185,6 @@ def _place_external(model: OnnxModel, proto: onnx.ModelProto, data_name: str) ->
 def _aligned(end: int, offset: int) -> int:
     """Return the first position from ``end`` on that is aligned as ``offset`` is."""
     return end + (offset - end) % _ALIGNMENT
-
-
-def _location(tensor: onnx.TensorProto) -> str:
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
 def _copy(source: IO[bytes], offset: int, length: int, target: IO[bytes], stop: threading.Event) -> None:
@@ -215,7 +228,7 @@ def _sources(model: OnnxModel) -> set[Path]:
     if model.path is None:
         return set()
     external = (t for t in tensors_of(model.proto) if t.data_location == onnx.TensorProto.EXTERNAL)
-    files = {model.path, *(model.folder / _location(tensor) for tensor in external)}
+    files = {model.path, *(model.folder / location_of(tensor) for tensor in external)}
     return {file for file in files if file.exists()}
 
 
