@@ -6,6 +6,7 @@ and from probe to probe the conditions move on by one channel and sample.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -160,10 +161,15 @@ def _probe(plan: Plan, cut: CutLayer, layer: NormLayer, seed: int) -> Check:
             return Check("probes", cut.layer.name, ok=False, detail=f"input {probe.name}: {error}")
         for how, found in outputs.items():
             check = _compare(cut.layer.name, found, expected, bound, f"input {probe.name}, {how}", layer.dtype)
-            if worst is None or (not check.ok, check.ratio) > (not worst.ok, worst.ratio):
+            if worst is None or _says_more(check, worst):
                 worst = check
     assert worst is not None, "there are always probes"
     return worst
+
+
+def _says_more(one: Check, other: Check) -> bool:
+    """Whether a check fails where the other holds, or more; a number says more than a NaN in the wrong place."""
+    return (not one.ok, math.isfinite(one.ratio), one.ratio) > (not other.ok, math.isfinite(other.ratio), other.ratio)
 
 
 def _compare(name: str, found: Array, expected: Floats, bound: Floats, detail: str, dtype: str) -> Check:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 __all__ = ["Check", "Progress", "Report", "Witness"]
 
 _SHOWN = 12  # failures that a person is shown
+_NAMED = 3  # layers that a person is named for one reason
 
 Progress: TypeAlias = Callable[[str, int, int], None]  # (stage, done, total)
 Witness: TypeAlias = Literal["structure", "probes", "end to end"]
@@ -59,6 +60,7 @@ class Report:
         checks: Every comparison made.
         notes: What was not compared, could not run, or was left as it was.
         inputs: Where the end-to-end inputs come from.
+        left: Why each BatchNorm that was not converted was left as it is, by its name.
     """
 
     target: str
@@ -67,6 +69,7 @@ class Report:
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
     inputs: str = ""
+    left: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -91,6 +94,7 @@ class Report:
             "meaning": self.meaning,
             "planned": list(self.planned),
             "inputs": self.inputs,
+            "left": dict(self.left),
             "notes": list(self.notes),
             "checks": [
                 {
@@ -118,6 +122,7 @@ class Report:
         lines += [f"  FAILED {check.witness}: {_described(check)}" for check in failed[:_SHOWN]]
         if len(failed) > _SHOWN:
             lines.append(f"  ... and {len(failed) - _SHOWN} more; --json has them all")
+        lines += [f"  left as they are: {described}" for described in _grouped(self.left)]
         lines += [f"  note: {note}" for note in self.notes]
         verdict = f"equal to {self.meaning}" if self.ok else f"NOT shown equal to {self.meaning}"
         return "\n".join([*lines, f"{'PASS' if self.ok else 'FAIL'}: {verdict}"])
@@ -132,9 +137,20 @@ def _line(report: Report, witness: Witness) -> str:
     assert worst is not None, "there are checks"
     count = f"{len(checks) - failed} of {len(checks)} hold"
     if witness == "structure":
-        return f"{witness:<11} {worst.detail}" if not failed else f"{witness:<11} {failed} differences"
+        return f"{witness:<11} " + (worst.detail if not failed else f"{failed} difference{'s' * (failed > 1)}")
     nearest = f"; worst {_described(worst)}" if worst.error is not None else ""
     return f"{witness:<11} {count}{nearest}"
+
+
+def _grouped(left: Mapping[str, str]) -> list[str]:
+    """Name the layers that share a reason together, and not more than a person reads."""
+    names: dict[str, list[str]] = {}
+    for name, reason in left.items():
+        names.setdefault(reason, []).append(name)
+    return [
+        ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "") + f" ({reason})"
+        for reason, found in names.items()
+    ]
 
 
 def _described(check: Check) -> str:

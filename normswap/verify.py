@@ -48,14 +48,14 @@ def verify_conversion(
         CannotRunError: If none of ``feeds`` runs.
     """
     progress = progress or (lambda stage, done, total: None)
-    notes = [f"{kept.layer.name}: left as it is ({kept.reason})" for kept in plan.kept]
-    notes += [f"{refusal.layer.name}: REFUSED, left as it is ({refusal.reason})" for refusal in plan.refusals]
-    notes += backend.notes(before)
+    left = {kept.layer.name: kept.reason for kept in plan.kept}
+    left |= {refusal.layer.name: f"REFUSED: {refusal.reason}" for refusal in plan.refusals}
+    notes = list(backend.notes(before))
     checks = list(backend.compare_structure(before, after, plan))
     probed, probe_notes = probe_layers(backend, before, after, plan, seed, progress)
     checks += probed
     notes += probe_notes
-    source = "left out on request"
+    source = "none: end to end was not run"
     if feeds is None:
         notes.append("end to end was left out on request: the model as a whole was not run")
     elif any(not check.ok for check in checks if check.witness == "structure"):
@@ -73,4 +73,5 @@ def verify_conversion(
         checks=tuple(checks),
         notes=tuple(notes),
         inputs=source,
+        left=left,
     )

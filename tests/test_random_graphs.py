@@ -21,7 +21,7 @@ from random_graphs import Drawn, models
 import normswap
 from normswap.api import Conversion
 
-EXAMPLES = int(os.environ.get("NORMSWAP_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("NORMSWAP_EXAMPLES", "250"))
 NOISE, RUNS, MARGIN, LAST_PLACES = 4.0, 4, 32.0, 32.0
 MUTANTS = ("eps", "swapped", "bit", "put back")
 NO_KERNEL = re.compile("NOT_IMPLEMENTED|Could not find an implementation|Failed to find kernel")

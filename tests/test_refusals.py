@@ -69,7 +69,8 @@ def test_refused_with_its_reason(text: str, to: str, words: str) -> None:
 def test_refused_layers_are_in_the_report() -> None:
     text = model("t = BatchNormalization<spatial=0>(x, s, b, m, v) y = BatchNormalization(t, s, b, m, v)", opset=7)
     conversion = normswap.convert(build(text), "instance", allow_refusals=True, end_to_end=False)
-    assert any("t: REFUSED, left as it is (spatial=0" in note for note in conversion.report.notes)
+    assert conversion.report.left["t"].startswith("REFUSED: spatial=0")
+    assert "left as they are: t (REFUSED: spatial=0" in conversion.report.to_text()
 
 
 KEPT = {

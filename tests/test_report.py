@@ -19,14 +19,17 @@ probes      1 of 2 hold; worst b: error 0.25, allowed 5e-07 at [1, 0, 0] (input 
 end to end  1 of 1 hold; worst y (as written): error 0, allowed 1e-06 at [0] (all of 8 elements; noise floor 6e-08)
 inputs      generated, seed 0: x 2x4x5
   FAILED probes: b: error 0.25, allowed 5e-07 at [1, 0, 0] (input 1x4x9, optimized; 3 of 36 elements)
-  note: c: left as it is (not selected)
+  left as they are: c, d, e and 1 more (not selected)
+  left as they are: g (REFUSED: rank 2)
+  note: somebody should know
 FAIL: NOT shown equal to train-mode BatchNorm fed one sample at a time"""
 
 
 def report(checks: tuple[Check, ...] = CHECKS, planned: tuple[str, ...] = ("a", "b")) -> Report:
     meaning = "train-mode BatchNorm fed one sample at a time"
-    notes = ("c: left as it is (not selected)",)
-    return Report("instance", meaning, planned, checks, notes, "generated, seed 0: x 2x4x5")
+    left = dict.fromkeys("cdef", "not selected") | {"g": "REFUSED: rank 2"}
+    notes = ("somebody should know",)
+    return Report("instance", meaning, planned, checks, notes, "generated, seed 0: x 2x4x5", left)
 
 
 def test_text() -> None:

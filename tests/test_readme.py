@@ -1,0 +1,78 @@
+"""README's examples, run; figures that differ from machine to machine are compared by their place alone."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from readme import README, blocks, commands
+
+from normswap.cli import main
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the fixtures in it."""
+    (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def masked(text: str) -> str:
+    """Leave out what rounding decides: which layer is worst, and by how much."""
+    text = re.sub(r"worst .*", "worst ...", text)
+    text = re.sub(r"error \S+, allowed \S+ at \[.*?\]", "error ...", text)
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    words = shlex.split(command)
+    assert words[0] == "normswap"
+    code = main(words[1:])
+    return code, capsys.readouterr().out
+
+
+def test_the_first_run_prints_what_it_says(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = commands()["first"].strip().splitlines()[-1].strip()
+    code, found = run(line.removeprefix(".venv/bin/"), capsys)
+    assert code == 0
+    assert masked(found) == masked(blocks("text")[0])
+    assert (workplace / "lowlight_instance.onnx").exists()
+
+
+@pytest.mark.parametrize("block", blocks("console"))
+def test_console_examples(block: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = 0
+    for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, _, expected = example.partition("\n")
+        if command == "echo $?":
+            assert expected.strip() == str(code)
+            continue
+        code, found = run(command, capsys)
+        assert masked(found) == masked(expected)
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_examples(block: str, workplace: Path) -> None:
+    exec(compile(block, str(README), "exec"), {})
+    assert (workplace / "lowlight_python.onnx").exists()
+
+
+def test_ci_runs_both_commands() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert all(f"tests/readme.py {name}" in script for name in commands())
+
+
+def test_every_target_is_in_the_table() -> None:
+    from normswap import NORMS
+
+    for norm in NORMS.values():
+        assert re.search(rf"^\| `{norm.name}` \|.*\| {re.escape(norm.meaning)} \|", README.read_text(), re.MULTILINE)
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text()):
+        assert (ROOT / target).exists(), target
