@@ -38,6 +38,7 @@ class _Function:
     shape: tuple[int, ...]
     dtype: str
     has_default: bool
+    y: str
 
 
 @st.composite
@@ -267,6 +268,8 @@ class _Builder(LayerWriter):
             usable = [self._function(x, depth)]
         function = self.pick(usable)
         y = self._one_call(code, function, x)
+        if self.chance(5) and code is self.main and self.left:
+            y = self._namesake(function, y)
         for _ in range(self.number(0, 2)):
             y = self._one_call(code, function, y)
         if function.generic and len(x.shape) > 3 and self.chance(20):  # the same code, another rank
@@ -280,6 +283,13 @@ class _Builder(LayerWriter):
             {} if function.has_default and self.chance(40) else {"eps": self.pick((1e-3, 1e-2, 0.1))}
         )
         return Value(self.op(code, function.name, [x.name, *given], **attributes), x.dtype, x.shape)
+
+    def _namesake(self, function: _Function, x: Value) -> Value:
+        """Normalize the result of a call, into a value called as the path of the layer inside the call is."""
+        y = Value(f"{x.name}/{function.y}", x.dtype, x.shape)
+        self.batch_norm(self.main, x, "eval")
+        self.main.nodes[-1].output[0] = y.name
+        return y
 
     def _function(self, x: Value, depth: int) -> _Function:
         """Write a local function that normalizes x, names beginning anew as they may."""
@@ -311,7 +321,7 @@ class _Builder(LayerWriter):
         )
         self.functions.append(function)
         taken = tuple(kind for kind, _ in formal)
-        signature = _Function(function.name, taken, generic, x.shape, x.dtype, has_default)
+        signature = _Function(function.name, taken, generic, x.shape, x.dtype, has_default, y.name)
         self.signatures.append(signature)
         self.local.add(function.name)
         return signature

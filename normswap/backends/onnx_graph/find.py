@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 
+from normswap.backends.onnx_graph.constants import constant, is_constant
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.scopes import Scope, walk
 from normswap.backends.onnx_graph.shapes import dims_of, spelled
@@ -66,12 +67,12 @@ def read_batch_normalization(scope: Scope, node: onnx.NodeProto) -> NormLayer:
     x = inputs[0]
     known = scope.value_type(x)
     shape = dims_of(known)
-    scale, bias, mean, var = (scope.constant(name) if name else None for name in inputs[1:5])
+    scale, bias, mean, var = (constant(scope, name) if name else None for name in inputs[1:5])
     dtype = spelled(known) or (str(scale.dtype) if scale is not None else "float32")
     channels = _channels(scale, bias, shape)
     blocked = ""
     role: Role
-    if scope.is_constant(x):
+    if is_constant(scope, x):
         role = "weight"
     elif _trains(scope, node, attributes):
         role = "train"
@@ -137,7 +138,7 @@ def _trains(scope: Scope, node: onnx.NodeProto, attributes: dict[str, object]) -
 
 def _is_given(scope: Scope, name: str) -> bool:
     """Whether a parameter is stored in the model or given by the caller, not computed from data."""
-    return scope.is_constant(name) or _is_graph_input(scope, name)
+    return is_constant(scope, name) or _is_graph_input(scope, name)
 
 
 def _is_graph_input(scope: Scope, name: str) -> bool:

@@ -11,31 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import onnx
-import onnx.reference
 
-from normswap.backends.onnx_graph.model import OnnxModel, read_tensor
+from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.shapes import Types, infer_call_types, infer_types
-from normswap.errors import ModelReadError, UnsupportedModelError
+from normswap.errors import UnsupportedModelError
 from normswap.layer import Array
 
-__all__ = ["RANDOM", "Origin", "Scope", "attribute_value", "first_output", "walk"]
+__all__ = ["Origin", "Scope", "attribute_value", "first_output", "walk"]
 
 _DEEPEST = 64  # nesting of calls and subgraphs; deeper is a function that calls itself
-
-# Operators whose output is no function of their inputs.
-RANDOM = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Dropout",
-    }
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +56,7 @@ class Scope:
         code: The graph or function.
         parent: The enclosing scope whose names are visible here, for a subgraph.
         caller: The scope and node of the call, for a function.
+        constants: Values evaluated so far, see constants.py.
     """
 
     def __init__(
@@ -93,7 +79,7 @@ class Scope:
         self.parent = parent
         self.caller = caller
         self._types = types
-        self._constants: dict[str, Array | None] = {}
+        self.constants: dict[str, Array | None] = {}
 
     @property
     def nodes(self) -> Any:
@@ -220,61 +206,6 @@ class Scope:
         filled.name = attribute.name
         return filled
 
-    def is_constant(self, name: str) -> bool:
-        """Whether the value depends on no input and on no random operator."""
-        seen: set[tuple[int, str]] = set()
-        pending: list[tuple[Scope, str]] = [(self, name)]
-        while pending:
-            scope, current = pending.pop()
-            origin = scope.resolve(current)
-            if (id(origin.scope), origin.name) in seen or origin.kind == "tensor":
-                continue
-            seen.add((id(origin.scope), origin.name))
-            if origin.node is None or origin.node.op_type in RANDOM or _has_subgraph(origin.node):
-                return False
-            if origin.node.domain not in ("", "ai.onnx"):
-                return False
-            pending += [(origin.scope, read) for read in origin.node.input if read]
-        return True
-
-    def constant(self, name: str) -> Array | None:
-        """Evaluate a value that depends on constants alone; None where it does not."""
-        if name not in self._constants:
-            self._constants[name] = self._evaluate(name) if self.is_constant(name) else None
-        return self._constants[name]
-
-    def _evaluate(self, name: str) -> Array | None:
-        origin = self.resolve(name)
-        if origin.tensor is not None:
-            return read_tensor(self.model, origin.tensor)
-        if origin.scope is not self:
-            return origin.scope.constant(origin.name)
-        assert origin.node is not None
-        node = onnx.NodeProto()
-        node.CopyFrom(origin.node)
-        del node.attribute[:]
-        node.attribute.extend(
-            filled for attribute in origin.node.attribute if (filled := self.fill(attribute)) is not None
-        )
-        if node.op_type == "Identity":
-            return self.constant(node.input[0])
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            return read_tensor(self.model, node.attribute[0].t)
-        feed = {}
-        for read in node.input:
-            value = self.constant(read) if read else None
-            if read and value is None:
-                return None
-            feed[read] = value
-        try:
-            evaluator = onnx.reference.ReferenceEvaluator(node, opsets=dict(self.opsets))
-            values = evaluator.run(None, feed)
-        except ModelReadError:
-            raise
-        except Exception:  # whatever the reference implementation cannot do is known at run time only
-            return None
-        return np.asarray(list(values)[list(node.output).index(name)])
-
 
 def walk(model: OnnxModel) -> Iterator[Scope]:
     """Yield every scope: the main graph, then subgraphs and calls, depth first in the order of the nodes.
@@ -377,10 +308,6 @@ def _key(function: onnx.FunctionProto) -> FunctionKey:
 
 def _opsets(imports: Any) -> dict[str, int]:
     return {("" if entry.domain == "ai.onnx" else entry.domain): entry.version for entry in imports}
-
-
-def _has_subgraph(node: onnx.NodeProto) -> bool:
-    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
 
 
 def _with_subgraphs(nodes: Any) -> Iterator[Any]:

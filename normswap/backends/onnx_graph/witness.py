@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 
+from normswap.backends.onnx_graph.constants import RANDOM
 from normswap.backends.onnx_graph.find import Site, sites
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.rewrite import copy_of
-from normswap.backends.onnx_graph.scopes import RANDOM
 from normswap.plan import Plan
 from normswap.tolerance import UNIT_ROUNDOFF
 
