@@ -74,10 +74,10 @@ def _evaluate(scope: Scope, name: str) -> Array | None:
         if read and value is None:
             return None
         feed[read] = value
-    import onnx.reference  # slow to load, and few models need it
+    from onnx.reference import ReferenceEvaluator  # slow to load, and few models need it
 
     try:
-        evaluator = onnx.reference.ReferenceEvaluator(node, opsets=dict(scope.opsets))
+        evaluator = ReferenceEvaluator(node, opsets=dict(scope.opsets))
         values = evaluator.run(None, feed)
     except ModelReadError:
         raise
