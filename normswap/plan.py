@@ -122,7 +122,7 @@ def _keep_shared_bodies_whole(plan: Plan, layers: Sequence[NormLayer]) -> Plan:
     refusals = tuple(
         Refusal(
             layer,
-            f"its code, local function {layer.body}, also computes {left[layer.body]}, which stays as it is; "
+            f"its code, {layer.body}, also computes {left[layer.body]}, which stays as it is; "
             "select all of its calls or none",
         )
         for layer in plan.layers

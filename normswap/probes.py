@@ -1,7 +1,7 @@
 """Second witness: each converted layer, alone, on crafted inputs that a wrong rewrite cannot pass.
 
-Each sample and channel of a probe gets one of the conditions below, so that one small array meets them all,
-and from probe to probe the conditions move on by one channel and sample.
+Each channel of a probe is in one of the conditions below, so that one small array meets them all, and from probe
+to probe the conditions move on by one channel.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from normswap.tolerance import rounding_bound
 
 __all__ = ["Probe", "probe_layers", "probes", "with_stand_ins"]
 
-_SPATIAL: dict[
-    int, list[tuple[int, tuple[int, ...]]]
-] = {  # batch size and spatial extents: odd sizes, one-long axes, N 1, 2 and 5
-    0: [(2, ()), (5, ()), (7, ()), (1, ())],
+# Batch size and spatial extents, by the number of spatial axes: odd sizes, one-long axes, N 1, 2 and 5.
+_SIZES: dict[int, list[tuple[int, tuple[int, ...]]]] = {
+    0: [(7, ()), (2, ()), (5, ()), (1, ())],
     1: [(2, (7,)), (1, (9,)), (5, (3,)), (2, (1,))],
     2: [(2, (5, 3)), (1, (7, 3)), (5, (3, 1)), (2, (1, 1))],
     3: [(2, (3, 3, 2)), (1, (5, 3, 1)), (5, (1, 3, 2)), (2, (1, 1, 1))],
@@ -57,17 +56,20 @@ def probes(layer: NormLayer, rank: int, seed: int = 0) -> tuple[Probe, ...]:
 @lru_cache(maxsize=8)  # most layers of a model share all of these with the layer before
 def _probes(channels: int, eps: float, dtype: str, rank: int, seed: int) -> tuple[Probe, ...]:
     rng = np.random.default_rng(seed)
-    sizes = _SPATIAL.get(rank - 2, [(2, (3,) * (rank - 2))])
+    sizes = _SIZES.get(rank - 2, [(2, (3,) * (rank - 2))])
+    runs = list(enumerate(sizes))
+    if channels < _CONDITIONS:  # too few for each probe to hold all conditions
+        runs += [(first, sizes[0]) for first in range(1, _CONDITIONS)]
     made = []
-    for index, (batch, spatial) in enumerate(sizes):
+    for first, (batch, spatial) in runs:
         shape = (batch, channels, *spatial)
-        made.append(Probe("x".join(map(str, shape)), _conditions(rng, shape, eps, dtype, index)))
+        made.append(Probe("x".join(map(str, shape)), _conditions(rng, shape, eps, dtype, first)))
     batch, spatial = sizes[0]
     shape = (batch, channels, *spatial)
     for name, value in (("NaN", np.nan), ("infinity", np.inf)):
         x = _conditions(rng, shape, eps, dtype, 0)
-        first = (slice(None, None, 2),) + (0,) * len(spatial)
-        x[0][first] = value  # in one sample, every other channel: the rest stays clean
+        # One element of every other channel of one sample: the rest stays clean.
+        x[0][(slice(None, None, 2),) + (0,) * len(spatial)] = value
         made.append(Probe(f"{'x'.join(map(str, shape))} with {name}", x))
     return tuple(made)
 
@@ -76,28 +78,28 @@ def with_stand_ins(layer: NormLayer, seed: int = 0) -> NormLayer:
     """Give values to the parameters that are known at run time only, so that the layer can be probed."""
     channels = layer.num_features if layer.num_features is not None else 3
     rng = np.random.default_rng(seed)
-    dtype = layer.dtype
 
-    def stand_in(given: Array | None, low: float, high: float) -> Array:
-        return given if given is not None else rng.uniform(low, high, channels).astype(dtype)
+    def stand_in(given: Array | None, low: int, high: int) -> Array:
+        # Multiples of 1/64, which every type holds exactly, whatever the parameter's is.
+        return given if given is not None else rng.integers(low, high, channels, endpoint=True) / 64
 
     return replace(
         layer,
         num_features=channels,
-        weight=stand_in(layer.weight, 0.5, 1.5),
-        bias=stand_in(layer.bias, -1, 1),
+        weight=stand_in(layer.weight, 32, 96),
+        bias=stand_in(layer.bias, -64, 64),
     )
 
 
 def _conditions(rng: np.random.Generator, shape: tuple[int, ...], eps: float, dtype: str, first: int) -> Array:
     batch, channels = shape[:2]
     style = (batch, channels) + (1,) * (len(shape) - 2)
-    kind = (np.arange(channels)[None, :] + np.arange(batch)[:, None] // 2 + first).reshape(style) % _CONDITIONS
+    kind = (np.arange(channels) + first).reshape((1, channels) + (1,) * (len(shape) - 2)) % _CONDITIONS
     noise = rng.standard_normal(shape)
     near_eps = np.sqrt(eps) if np.isfinite(eps) and eps > 0 else 1e-3
     spike = np.zeros(shape)
     spike.reshape(batch, channels, -1)[..., 0] = 100.0
-    # Channels differ in kind, samples of a channel only in halves of the batch, in mean and in spread.
+    # Channels differ in kind, samples of a channel in mean and in spread.
     lift = rng.uniform(-1, 1, style)
     spread = rng.uniform(0.5, 2, style)
     choices: list[Floats] = [
@@ -115,21 +117,22 @@ def probe_layers(
     backend: Backend, before: Any, after: Any, plan: Plan, seed: int, progress: Progress
 ) -> tuple[list[Check], list[str]]:
     """Probe every planned layer; return one check each, and what the probes could not do as meant."""
-    checks: dict[str, Check] = {}
+    checks: list[Check] = []
     guessed: list[str] = []
     for cut in backend.cut_layers(before, after, plan):
         progress("probing layers", len(checks), len(plan.layers))
         if any(getattr(cut.layer, name) is None for name in ("weight", "bias")):
             guessed.append(cut.layer.name)
-        checks[cut.layer.name] = _probe(plan, cut, with_stand_ins(cut.layer, seed), seed)
+        checks.append(_probe(plan, cut, with_stand_ins(cut.layer, seed), seed))
     if plan.norm.name == "population":  # stored statistics of any size, since the layer's own hide a wrong eps
-        for cut in backend.cut_layers(before, after, plan, free=("running_mean", "running_var")):
-            if checks[cut.layer.name].ok:
-                checks[cut.layer.name] = _probe(plan, cut, _with_small_statistics(cut.layer, seed), seed)
+        cuts = backend.cut_layers(before, after, plan, free=("running_mean", "running_var"))
+        for index, cut in enumerate(cuts):
+            if checks[index].ok:
+                checks[index] = _probe(plan, cut, _with_small_statistics(cut.layer, seed), seed)
     notes = []
     if guessed:
         notes.append(f"weight and bias of {', '.join(guessed)} are given at run time; the probes used stand-in values")
-    return list(checks.values()), notes
+    return checks, notes
 
 
 def _with_small_statistics(layer: NormLayer, seed: int) -> NormLayer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -74,8 +75,8 @@ class Report:
     @property
     def ok(self) -> bool:
         """True if something was checked, every planned layer was probed, and every check held."""
-        probed = {check.name for check in self.checks if check.witness == "probes"}
-        seen = bool(self.planned) and probed >= set(self.planned)
+        probed = Counter(check.name for check in self.checks if check.witness == "probes")
+        seen = bool(self.planned) and not Counter(self.planned) - probed
         return seen and bool(self.of("structure")) and all(check.ok for check in self.checks)
 
     def of(self, witness: Witness) -> tuple[Check, ...]:

@@ -182,7 +182,11 @@ class Evaluation:
             y = y + self._rng.uniform(-size, size, x.shape) * (np.abs(x * gain) + np.abs(bias))
         momentum = float(attributes.get("momentum", 0.9))
         running = (momentum * old + (1 - momentum) * new for old, new in ((mean, used_mean), (var, used_var)))
-        return [Number(y, inputs[0].dtype), *(Number(np.ravel(value), inputs[3].dtype) for value in running)]
+        # momentum is a float32, whatever the type of the statistics
+        return [
+            Number(y, inputs[0].dtype),
+            *(Number(np.ravel(value), _no_better(inputs[3].dtype)) for value in running),
+        ]
 
     def _axes(self, name: str, node: onnx.NodeProto, attributes: dict[str, Any], rank: int) -> tuple[int, ...] | None:
         """Which axes the statistics are over, None where they are given."""
@@ -215,6 +219,10 @@ def _simple(op_type: str, inputs: list[Number], attributes: dict[str, Any], opse
         axes = inputs[1].array if opset >= 18 else attributes["axes"]
         return Number(x.array.mean(tuple(int(a) for a in axes), keepdims=bool(attributes["keepdims"])), x.dtype)
     raise NotImplementedError(op_type)
+
+
+def _no_better(dtype: str) -> str:
+    return "float32" if dtype == "float64" else dtype
 
 
 def _attributes(node: onnx.NodeProto, frame: Frame) -> dict[str, Any]:

@@ -119,6 +119,10 @@ class OnnxOps(Protocol):
         """Cast ``value`` from ``dtype`` to ``to``; the value itself where they are the same."""
         ...
 
+    def unsqueeze(self, value: str, axes: list[int]) -> str:
+        """Add axes of length 1."""
+        ...
+
     def reduce_mean(self, value: str, axes: list[int]) -> str:
         """Add a ReduceMean that keeps the reduced axes."""
         ...
@@ -150,7 +154,7 @@ def emit_two_pass(ops: OnnxOps, *, over_batch: bool) -> None:
 
     def along_channels(parameter: str) -> str:
         parameter = ops.cast(parameter, ops.param_dtype, compute)
-        return ops.op("Reshape", parameter, ops.ints([1, -1] + [1] * (rank - 2)))
+        return ops.unsqueeze(parameter, [0, *range(2, rank)])
 
     centred = ops.op("Sub", flat, mean(flat))
     var = mean(ops.op("Mul", centred, centred))

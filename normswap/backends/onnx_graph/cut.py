@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 
+from normswap.backends.onnx_graph.constants import constant
 from normswap.backends.onnx_graph.model import read_tensor
 from normswap.backends.onnx_graph.scopes import Scope
 
@@ -69,6 +70,8 @@ class _Cutter:
             key = (id(found.scope), found.name)
             if key in self.named or key in self.stops:
                 continue
+            if found.node is not None and self._stored(found.scope, found.name, found.node):
+                continue
             if found.node is not None:
                 if any(attribute.HasField("g") or attribute.graphs for attribute in found.node.attribute):
                     raise CutError(f"{wanted} is computed by {found.node.op_type}")
@@ -78,6 +81,16 @@ class _Cutter:
                     continue
             self._define(found.scope, found.name, found.node, found.tensor)
         return self._name(scope, name)
+
+    def _stored(self, scope: Scope, name: str, node: onnx.NodeProto) -> bool:
+        """Store what a Cast of constants gives as a tensor.
+
+        ONNX Runtime leaves out a Cast of constants to half precision that it casts back, even unoptimized.
+        """
+        value = constant(scope, name) if node.op_type == "Cast" else None
+        if value is not None:
+            self._define(scope, name, None, onnx.numpy_helper.from_array(value, name))
+        return value is not None
 
     def _name(self, scope: Scope, name: str) -> str:
         if not name:

@@ -5,8 +5,8 @@ A new source operator is one reader and one entry in READERS.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -19,9 +19,12 @@ from normswap.backends.onnx_graph.shapes import dims_of, spelled
 from normswap.backends.onnx_graph.statistics import is_instance_in_disguise, recognise
 from normswap.layer import Array, NormLayer, Role
 
-__all__ = ["READERS", "Site", "find", "layer_name", "read_batch_normalization", "read_foreign", "sites"]
+__all__ = ["READERS", "Site", "find", "layer_name", "read_batch_normalization", "read_foreign", "sites", "trains"]
 
 Reader: TypeAlias = Callable[[Scope, onnx.NodeProto], NormLayer]
+
+
+_DEFAULT_EPSILON = float(np.float32(1e-5))  # attributes are float32, and runtimes take the default as one
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +46,38 @@ def find(model: OnnxModel) -> tuple[NormLayer, ...]:
     return tuple(site.layer for site in sites(model))
 
 
-def sites(model: OnnxModel) -> Iterator[Site]:
-    """Yield every BatchNorm of the model with its place."""
+def sites(model: OnnxModel) -> tuple[Site, ...]:
+    """Return every BatchNorm of the model with its place; names are unique."""
     local = {(function.domain, function.name) for function in model.proto.functions}
+    found: list[Site] = []
+    names: set[str] = set()
     for scope in walk(model):
         for node in scope.nodes:
             domain = "" if node.domain == "ai.onnx" else node.domain
             reader = READERS.get((domain, node.op_type))
             if reader is None and "BatchNorm" in node.op_type and (domain, node.op_type) not in local:
                 reader = read_foreign
-            if reader is not None and node.output and node.output[0]:
-                yield Site(reader(scope, node), scope, node)
+            if reader is None or not node.output or not node.output[0]:
+                continue
+            layer = reader(scope, node)
+            name, number = layer.name, 2
+            while name in names:  # a value may be called as the path of another
+                name, number = f"{layer.name}#{number}", number + 1
+            names.add(name)
+            found.append(Site(replace(layer, name=name), scope, node))
+    return tuple(_with_one_type_each(found))
+
+
+def _with_one_type_each(found: list[Site]) -> Iterator[Site]:
+    """Block layers of one code whose calls differ in element type: no operators can serve them all."""
+    types: dict[object, set[str]] = {}
+    for site in found:
+        types.setdefault(site.key, set()).add(site.layer.dtype)
+    for site in found:
+        if len(types[site.key]) > 1 and not site.layer.blocked:
+            blocked = f"its local function is called with several types ({', '.join(sorted(types[site.key]))})"
+            site = Site(replace(site.layer, blocked=blocked), site.scope, site.node)
+        yield site
 
 
 def read_batch_normalization(scope: Scope, node: onnx.NodeProto) -> NormLayer:
@@ -69,12 +93,12 @@ def read_batch_normalization(scope: Scope, node: onnx.NodeProto) -> NormLayer:
     shape = dims_of(known)
     scale, bias, mean, var = (constant(scope, name) if name else None for name in inputs[1:5])
     dtype = spelled(known) or (str(scale.dtype) if scale is not None else "float32")
-    channels = _channels(scale, bias, shape)
+    channels = _channels((scale, bias, mean, var), shape)
     blocked = ""
     role: Role
     if is_constant(scope, x):
         role = "weight"
-    elif _trains(scope, node, attributes):
+    elif trains(scope, node):
         role = "train"
     elif all(_is_given(scope, name) for name in inputs[3:5]):
         role = "eval"
@@ -88,15 +112,15 @@ def read_batch_normalization(scope: Scope, node: onnx.NodeProto) -> NormLayer:
         name=layer_name(scope, node),
         role=role,
         num_features=channels,
-        eps=float(attributes.get("epsilon", 1e-5)),
+        eps=float(attributes.get("epsilon", _DEFAULT_EPSILON)),
         weight=scale,
         bias=bias,
         running_mean=mean,
         running_var=var,
         dtype=dtype,
         shape=shape,
-        body=_shared_body(scope),
-        blocked=_obstacle(scope, node, attributes, (scale, bias), channels, shape) or blocked,
+        body=_shared_body(scope, node),
+        blocked=_obstacle(scope, node, attributes, (scale, bias, mean, var), channels, shape) or blocked,
     )
 
 
@@ -112,7 +136,7 @@ def read_foreign(scope: Scope, node: onnx.NodeProto) -> NormLayer:
         running_mean=None,
         running_var=None,
         shape=dims_of(scope.value_type(node.input[0])) if node.input else None,
-        body=_shared_body(scope),
+        body=_shared_body(scope, node),
         blocked=f"its operator {node.op_type} is of domain {node.domain!r}, whose meaning is not known here",
     )
 
@@ -127,8 +151,9 @@ def layer_name(scope: Scope, node: onnx.NodeProto) -> str:
     return "/".join((*scope.path, node.output[0]))
 
 
-def _trains(scope: Scope, node: onnx.NodeProto, attributes: dict[str, object]) -> bool:
-    """Whether the node normalizes with the statistics of the batch."""
+def trains(scope: Scope, node: onnx.NodeProto) -> bool:
+    """Whether a BatchNormalization normalizes with the statistics of the batch."""
+    attributes = scope.attributes(node)
     if scope.opset >= 14:
         return bool(attributes.get("training_mode", 0))
     if scope.opset >= 7:
@@ -148,8 +173,8 @@ def _is_graph_input(scope: Scope, name: str) -> bool:
     return origin.kind == "input" and origin.scope.parent is None and origin.scope.function is None
 
 
-def _channels(scale: Array | None, bias: Array | None, shape: tuple[object, ...] | None) -> int | None:
-    for parameter in (scale, bias):
+def _channels(parameters: Sequence[Array | None], shape: tuple[object, ...] | None) -> int | None:
+    for parameter in parameters:
         if parameter is not None and parameter.ndim == 1:
             return int(parameter.size)
     if shape is not None and len(shape) > 1 and isinstance(shape[1], int):
@@ -157,16 +182,20 @@ def _channels(scale: Array | None, bias: Array | None, shape: tuple[object, ...]
     return None
 
 
-def _shared_body(scope: Scope) -> str:
+def _shared_body(scope: Scope, node: onnx.NodeProto) -> str:
+    """Name the node within the code of its local function, which all calls share; nothing outside of one."""
     function = scope.function
-    return f"{function.domain}::{function.name}" if function is not None else ""
+    if function is None:
+        return ""
+    inside = scope.body[4:]  # what comes before names the function
+    return "/".join((f"{function.domain}::{function.name}", *inside, node.output[0]))
 
 
 def _obstacle(
     scope: Scope,
     node: onnx.NodeProto,
     attributes: dict[str, object],
-    affine: tuple[Array | None, Array | None],
+    parameters: Sequence[Array | None],
     channels: int | None,
     shape: tuple[object, ...] | None,
 ) -> str:
@@ -177,20 +206,27 @@ def _obstacle(
         return "its local function is never called, so that nothing is known of its parameters"
     if scope.opset < 9 and not attributes.get("spatial", 1):
         return "spatial=0: its parameters differ for each element of a channel, which no target here expresses"
-    for word, name, value in zip(("scale", "bias"), node.input[1:3], affine, strict=True):
-        if value is None and not _is_graph_input(scope, name):
-            origin = scope.resolve(name)
-            source = f"by {origin.node.op_type}" if origin.node is not None else "outside this graph"
-            return f"its {word} {name!r} is computed at run time ({source}), not stored; fold constants first"
-        if value is not None and value.shape != (channels,):
+    words = ("scale", "bias", "mean", "variance")
+    for word, name, value in zip(words, node.input[1:5], parameters, strict=True):
+        if value is None:
+            if word in words[:2] and not _is_graph_input(scope, name):
+                origin = scope.resolve(name)
+                source = f"by {origin.node.op_type}" if origin.node is not None else "outside this graph"
+                return f"its {word} {name!r} is computed at run time ({source}), not stored; fold constants first"
+        elif value.shape != (channels,):
             return f"its {word} has shape {value.shape}, expected ({channels},)"
-        if value is not None and not np.all(np.isfinite(value.astype(np.float64))):
+        elif word in words[:2] and not np.all(np.isfinite(value.astype(np.float64))):
             return f"its {word} {name!r} holds NaN or infinity; mend the weights first"
     if spelled(scope.value_type(node.input[0])) not in (None, "float16", "bfloat16", "float32", "float64"):
         return f"its input is {spelled(scope.value_type(node.input[0]))}, expected floating-point numbers"
+    epsilon = next((attribute for attribute in node.attribute if attribute.name == "epsilon"), None)
+    if epsilon is not None and epsilon.ref_attr_name and scope.opset < 12:
+        return f"its epsilon is an attribute of its local function, which opset {scope.opset} cannot compute with"
+    if scope.opset < 7 and scope.function is not None:
+        return f"its local function is of opset {scope.opset}, older than ONNX Runtime runs (7)"
     if channels == 0:
         return "it has no channels"
-    eps = attributes.get("epsilon", 1e-5)
+    eps = attributes.get("epsilon", _DEFAULT_EPSILON)
     if not isinstance(eps, float) or not 0 <= eps < float("inf"):
         return f"its epsilon is {eps!r}, expected a number of at least 0"
     if shape is not None and len(shape) < 2:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 import onnx.version_converter
 
-from normswap.backends.onnx_graph.find import sites
+from normswap.backends.onnx_graph.find import trains
 from normswap.backends.onnx_graph.model import OnnxModel, read_tensor, tensors_of
-from normswap.backends.onnx_graph.scopes import first_output
+from normswap.backends.onnx_graph.scopes import Scope, first_output, walk
 from normswap.errors import UnsupportedModelError
 
 __all__ = ["OLDEST", "raised"]
@@ -26,21 +28,17 @@ def raised(model: OnnxModel) -> OnnxModel:
     """
     if model.opset >= OLDEST:
         return model
-    trained = {site.node.output[0] for site in sites(model) if site.layer.role in ("train", "instance")}
+    trained = {(scope.body, node.output[0]) for scope, node in _batch_norms(model) if trains(scope, node)}
+    _raise_for_what_would_be_lost(model)
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     for tensor in tensors_of(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:  # the converter sees the model, not its file
             array = read_tensor(model, tensor)
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-    for node in proto.graph.node:
-        if node.op_type == "BatchNormalization":
-            # Its adapter takes one output and is_test=1 alone.
-            for index in reversed(range(len(node.attribute))):
-                if node.attribute[index].name in ("is_test", "consumed_inputs"):
-                    del node.attribute[index]
-            node.attribute.append(onnx.helper.make_attribute("is_test", 1))
-            del node.output[1:]
+    for _, node in _batch_norms(OnnxModel(proto)):
+        _set_is_test(node, True)  # the converter's adapter takes one output and is_test=1 alone
+        del node.output[1:]
     try:
         proto = onnx.version_converter.convert_version(proto, OLDEST)
     except Exception as error:  # the converter raises RuntimeError and its own types
@@ -49,8 +47,9 @@ def raised(model: OnnxModel) -> OnnxModel:
             f"{model.path or 'the model'}: opset {model.opset} is older than ONNX Runtime runs ({OLDEST}), "
             f"and onnx's version converter cannot raise it: {reason.strip()[:300]}"
         ) from error
-    for node in proto.graph.node:
-        if node.op_type == "BatchNormalization" and first_output(node) in trained:
+    for scope, node in _batch_norms(OnnxModel(proto)):
+        _set_is_test(node, None)
+        if (scope.body, node.output[0]) in trained:
             names = [f"{node.output[0]}/normswap/{word}" for word in ("mean", "var", "saved_mean", "saved_var")]
             node.output.extend(names)
     proto.producer_name = model.proto.producer_name
@@ -60,3 +59,29 @@ def raised(model: OnnxModel) -> OnnxModel:
         (*model.notes, f"raised from opset {model.opset} to {OLDEST}, the oldest that ONNX Runtime runs"),
         model,
     )
+
+
+def _batch_norms(model: OnnxModel) -> Iterator[tuple[Scope, onnx.NodeProto]]:
+    """Yield the nodes of the main graph and its subgraphs; functions have opsets of their own."""
+    for scope in walk(model):
+        if scope.function is None:
+            yield from ((scope, node) for node in scope.nodes if node.op_type == "BatchNormalization")
+
+
+def _set_is_test(node: onnx.NodeProto, value: bool | None) -> None:
+    kept = [attribute for attribute in node.attribute if attribute.name not in ("is_test", "consumed_inputs")]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    if value is not None:
+        node.attribute.append(onnx.helper.make_attribute("is_test", int(value)))
+
+
+def _raise_for_what_would_be_lost(model: OnnxModel) -> None:
+    """Refuse a Dropout that drops at test time: below opset 7 that is its default, and from 7 to 11 it cannot."""
+    for scope in walk(model):
+        for node in scope.nodes:
+            if node.op_type == "Dropout" and scope.function is None and not scope.attributes(node).get("is_test", 0):
+                raise UnsupportedModelError(
+                    f"{model.path or 'the model'}: Dropout {first_output(node)!r} drops at random, since it lacks "
+                    f"is_test=1, which opset {OLDEST} cannot say; export the model in eval mode"
+                )

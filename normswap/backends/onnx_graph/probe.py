@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -12,6 +12,7 @@ from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.runtime import Session
 from normswap.backends.onnx_graph.scopes import Scope, walk
+from normswap.backends.onnx_graph.shapes import spelled
 from normswap.errors import CannotRunError
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
@@ -28,20 +29,20 @@ class CutLayer:
     Attributes:
         layer: The original layer.
         sessions: The cut-out in ONNX Runtime, by how it is run.
-        free: Parameters that the cut-out takes as inputs instead of holding them.
+        free: Parameters that the cut-out takes as inputs instead of holding them, with their types.
         rank: Rank of the input that it takes.
         trouble: Why there is no cut-out; empty where there is one.
     """
 
     layer: NormLayer
     sessions: Mapping[str, Session]
-    free: tuple[str, ...] = ()
+    free: Mapping[str, str] = field(default_factory=dict)
     rank: int = 4
     trouble: str = ""
 
     def __call__(self, x: Array, layer: NormLayer) -> dict[str, Array]:
         """Run on ``x``, free parameters taken from ``layer``; return the output by how it was run."""
-        feed = {"x": x} | {name: getattr(layer, name) for name in self.free}
+        feed = {"x": x} | {name: getattr(layer, name).astype(dtype) for name, dtype in self.free.items()}
         return {how: session.run(feed)["out0"] for how, session in self.sessions.items()}
 
 
@@ -55,23 +56,23 @@ def cut_layers(before: OnnxModel, after: OnnxModel, plan: Plan, *, free: tuple[s
         free: Parameters to leave open, beside those known at run time only.
     """
     planned = {layer.name for layer in plan.layers}
-    scopes = {scope.path: scope for scope in walk(after)}
+    scopes = {(scope.path, scope.body): scope for scope in walk(after)}
     for site in sites(before):
         if site.layer.name not in planned:
             continue
-        scope = scopes.get(site.scope.path)
+        scope = scopes.get((site.scope.path, site.scope.body))
         if scope is None:
             yield CutLayer(site.layer, {}, trouble="its graph or function is gone")
             continue
         names = dict(zip(_PARAMETERS, site.node.input[1:5], strict=True))
-        opened = tuple(
-            name
+        opened = {
+            name: spelled(site.scope.value_type(names[name])) or site.layer.dtype
             for name in _PARAMETERS
             if name in free or (name in ("weight", "bias") and getattr(site.layer, name) is None)
-        )
+        }
         rank = site.layer.rank or 4
         try:
-            model = _model(scope, site.layer, site.node, {name: names[name] for name in opened}, rank)
+            model = _model(scope, site.layer, site.node, {names[word]: (word, opened[word]) for word in opened}, rank)
             sessions = {
                 "as written": Session(model, optimize=False, threads=1),
                 "optimized": Session(model, optimize=True, threads=1),
@@ -82,18 +83,20 @@ def cut_layers(before: OnnxModel, after: OnnxModel, plan: Plan, *, free: tuple[s
         yield CutLayer(site.layer, sessions, opened, rank)
 
 
-def _model(scope: Scope, layer: NormLayer, node: onnx.NodeProto, opened: Mapping[str, str], rank: int) -> OnnxModel:
-    element = _element(layer.dtype)
-    inputs = {node.input[0]: ("x", onnx.helper.make_tensor_type_proto(element, [None] * rank))}
-    for word, name in opened.items():
-        known = scope.value_type(name)
-        param = known.tensor_type.elem_type if known is not None else element
-        inputs[name] = (word, onnx.helper.make_tensor_type_proto(param, [None]))
+def _model(
+    scope: Scope, layer: NormLayer, node: onnx.NodeProto, opened: Mapping[str, tuple[str, str]], rank: int
+) -> OnnxModel:
+    inputs = {node.input[0]: ("x", _tensor_type(layer.dtype, rank))}
+    inputs |= {name: (word, _tensor_type(dtype, 1)) for name, (word, dtype) in opened.items()}
     proto = cut_out(scope, [node.output[0]], inputs)
-    proto.graph.output[0].type.tensor_type.elem_type = element
+    proto.graph.output[0].type.tensor_type.elem_type = _element(layer.dtype)
     if not any("x" in inner.input for inner in proto.graph.node):
         raise CutError("its output does not depend on its input")
     return OnnxModel(proto)
+
+
+def _tensor_type(dtype: str, rank: int) -> onnx.TypeProto:
+    return onnx.helper.make_tensor_type_proto(_element(dtype), [None] * rank)
 
 
 def _element(dtype: str) -> int:

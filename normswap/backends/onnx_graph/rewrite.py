@@ -30,24 +30,26 @@ def rewrite(model: OnnxModel, plan: Plan, *, version: str) -> OnnxModel:
     converted = copy_of(model)
     planned = {layer.name for layer in plan.layers}
     names = _names_in(converted.proto)
-    bodies: dict[tuple[str, ...], tuple[Scope, dict[str, Site]]] = {}
+    bodies: dict[tuple[str, ...], tuple[Scope, dict[str, list[Site]]]] = {}
     for site in sites(converted):
         if site.layer.name in planned:
             body, node_name = site.key
-            bodies.setdefault(body, (site.scope, {}))[1][node_name] = site
-    for scope, replaced in bodies.values():
+            bodies.setdefault(body, (site.scope, {}))[1].setdefault(node_name, []).append(site)
+    idle: dict[tuple[str, ...], set[str]] = {}
+    for body, (scope, replaced) in reversed(bodies.items()):  # subgraphs before the graphs that hold them
         nodes: list[onnx.NodeProto] = []
         for node in list(scope.nodes):
-            layer = replaced.get(node.output[0]) if node.output else None
-            if layer is None:
+            calls = replaced.get(node.output[0]) if node.output else None
+            if calls is None:
                 nodes.append(node)
                 continue
-            ops = _Emitter(layer, names)
+            ops = _Emitter(calls, names)
             plan.norm.emit_onnx(ops)
             nodes += ops.nodes
+            idle.setdefault(_code_of(body), set()).update(node.input[3:5])
         _set_nodes(scope.nodes, nodes)
-    idle = {name for _, found in bodies.values() for site in found.values() for name in site.node.input[3:5]}
-    _remove_idle(converted.proto, idle)
+    for key, code in _codes(converted.proto).items():
+        _remove_idle(code, idle.get(key, set()))
     _record(converted, model, plan, version)
     return converted
 
@@ -62,11 +64,13 @@ def copy_of(model: OnnxModel) -> OnnxModel:
 class _Emitter:
     """Collects the operators that replace one node; see normswap.norms.OnnxOps."""
 
-    def __init__(self, site: Site, names: set[str]) -> None:
+    def __init__(self, calls: list[Site], names: set[str]) -> None:
+        site = calls[0]
         node, scope = site.node, site.scope
         self.x, self.scale, self.bias, self.mean, self.var = node.input[:5]
         self.y = node.output[0]
-        self.rank = site.layer.rank
+        ranks = {call.layer.rank for call in calls}
+        self.rank = ranks.pop() if len(ranks) == 1 else None  # calls of one function may differ
         self.dtype = site.layer.dtype
         self.param_dtype = spelled(scope.value_type(self.scale)) or (
             str(site.layer.weight.dtype) if site.layer.weight is not None else self.dtype
@@ -122,6 +126,12 @@ class _Emitter:
             return self.op("ReduceMean", value, self.ints(axes), keepdims=1)
         return self.op("ReduceMean", value, axes=axes, keepdims=1)
 
+    def unsqueeze(self, value: str, axes: list[int]) -> str:
+        """Add axes of length 1; from opset 13 on they are an input."""
+        if self._opset >= 13:
+            return self.op("Unsqueeze", value, self.ints(axes))
+        return self.op("Unsqueeze", value, axes=axes)
+
     def _constant(self, value: Any) -> str:
         name = self.op("Constant")
         tensor = onnx.numpy_helper.from_array(value)
@@ -153,9 +163,17 @@ def _set_nodes(field: Any, nodes: Iterable[onnx.NodeProto]) -> None:
     field.extend(copies)
 
 
-def _codes(proto: onnx.ModelProto) -> list[Any]:
-    """Return the main graph and the functions."""
-    return [proto.graph, *proto.functions]
+def _codes(proto: onnx.ModelProto) -> dict[tuple[str, ...], Any]:
+    """Return the main graph and the functions, by what ``_code_of`` calls them."""
+    functions: dict[tuple[str, ...], Any] = {
+        ("function", f.domain, f.name, getattr(f, "overload", "")): f for f in proto.functions
+    }
+    return {(): proto.graph, **functions}
+
+
+def _code_of(body: tuple[str, ...]) -> tuple[str, ...]:
+    """Name the graph or function that a body (see Scope.body) is part of."""
+    return body[:4] if body[:1] == ("function",) else ()
 
 
 def _graphs_in(code: Any) -> list[Any]:
@@ -172,7 +190,7 @@ def _graphs_in(code: Any) -> list[Any]:
 
 def _names_in(proto: onnx.ModelProto) -> set[str]:
     names: set[str] = set()
-    for code in _codes(proto):
+    for code in _codes(proto).values():
         for graph in _graphs_in(code):
             for node in graph.node:
                 names.update(node.input, node.output)
@@ -181,43 +199,42 @@ def _names_in(proto: onnx.ModelProto) -> set[str]:
     return names
 
 
-def _remove_idle(proto: onnx.ModelProto, idle: set[str]) -> None:
+def _remove_idle(code: Any, idle: set[str]) -> None:
     """Remove what computed or stored values that nothing reads any more, beginning with ``idle``.
 
     A tensor that is also a graph input (IR < 4) stays, since callers may feed it.
     """
-    for code in _codes(proto):
-        graphs = _graphs_in(code)
-        uses = Counter(name for graph in graphs for node in graph.node for name in node.input)
+    graphs = _graphs_in(code)
+    uses = Counter(name for graph in graphs for node in graph.node for name in node.input)
+    for graph in graphs:
+        outputs = graph.output
+        uses.update(v if isinstance(v, str) else v.name for v in outputs)
+    pending = [name for name in idle if not uses[name]]
+    gone: set[str] = set()
+    while pending:
+        name = pending.pop()
         for graph in graphs:
-            outputs = graph.output
-            uses.update(v if isinstance(v, str) else v.name for v in outputs)
-        pending = [name for name in idle if not uses[name]]
-        gone: set[str] = set()
-        while pending:
-            name = pending.pop()
-            for graph in graphs:
-                for index, node in enumerate(graph.node):
-                    if name in node.output and not any(uses[out] for out in node.output):
-                        for read in node.input:
-                            uses[read] -= 1
-                            if read and not uses[read]:
-                                pending.append(read)
-                        gone.update(node.output)
-                        del graph.node[index]
-                        break
-                if not isinstance(graph, onnx.GraphProto) or name in {value.name for value in graph.input}:
-                    continue
-                for index, tensor in enumerate(graph.initializer):
-                    if tensor.name == name:
-                        gone.add(name)
-                        del graph.initializer[index]
-                        break
-        for graph in graphs:
-            kept = [value for value in graph.value_info if value.name not in gone]
-            if len(kept) != len(graph.value_info):
-                del graph.value_info[:]
-                graph.value_info.extend(kept)
+            for index, node in enumerate(graph.node):
+                if name in node.output and not any(uses[out] for out in node.output):
+                    for read in node.input:
+                        uses[read] -= 1
+                        if read and not uses[read]:
+                            pending.append(read)
+                    gone.update(node.output)
+                    del graph.node[index]
+                    break
+            if not isinstance(graph, onnx.GraphProto) or name in {value.name for value in graph.input}:
+                continue
+            for index, tensor in enumerate(graph.initializer):
+                if tensor.name == name:
+                    gone.add(name)
+                    del graph.initializer[index]
+                    break
+    for graph in graphs:
+        kept = [value for value in graph.value_info if value.name not in gone]
+        if len(kept) != len(graph.value_info):
+            del graph.value_info[:]
+            graph.value_info.extend(kept)
 
 
 def _record(converted: OnnxModel, source: OnnxModel, plan: Plan, version: str) -> None:

@@ -103,7 +103,10 @@ def _without_bfloat16(model: OnnxModel) -> tuple[OnnxModel, dict[str, str], dict
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     inputs, outputs, casts = {}, {}, []
+    defaults = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
+        if value.name in defaults:
+            continue
         if value.type.tensor_type.elem_type == bfloat16:
             inputs[value.name] = f"{value.name}/float32"
             casts.append(onnx.helper.make_node("Cast", [inputs[value.name]], [value.name], to=bfloat16))

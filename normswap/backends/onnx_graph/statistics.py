@@ -31,7 +31,7 @@ def recognise(scope: Scope, node: onnx.NodeProto, dtype: str, channels: int | No
     x, mean, var = node.input[0], node.input[3], node.input[4]
     known = scope.value_type(x)
     dims = dims_of(known)
-    shapes = [_concrete(dims, channels)] if dims else [_concrete((None,) * rank, channels) for rank in (4, 3, 5)]
+    shapes = [_concrete(dims, channels)] if dims else [_concrete((None,) * rank, channels) for rank in (4, 3, 5, 2)]
     element = known.tensor_type.elem_type if known is not None else onnx.TensorProto.FLOAT
     reason = ""
     for shape in shapes:
@@ -45,7 +45,9 @@ def recognise(scope: Scope, node: onnx.NodeProto, dtype: str, channels: int | No
         except CannotRunError as error:
             reason = f"its mean and variance are computed at run time in a way that does not run alone: {error}"
             continue
-        return _compare(data.astype(np.float64), found["out0"], found["out1"], dtype)
+        role, reason = _compare(data.astype(np.float64), found["out0"], found["out1"], dtype)
+        if role != "unknown":
+            return role, reason
     return "unknown", reason
 
 

@@ -39,7 +39,7 @@ def witness(model: OnnxModel, plan: Plan, *, noise: float = 0.0, seed: int = 0) 
         site.key: site for site in sites(reference) if site.layer.name in planned
     }
     containers: dict[tuple[str, ...], Any] = {key[0]: site.scope.nodes for key, site in places.items()}
-    for body, field in containers.items():
+    for body, field in reversed(containers.items()):  # subgraphs before the graphs that hold them
         nodes = []
         for node in list(field):
             site = places.get((body, node.output[0])) if node.output else None
@@ -181,7 +181,9 @@ def _frozen(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, mean: str,
     mean, var, scale, bias = (nodes.op("Reshape", name, column) for name in (mean, var, scale, bias))
     std = nodes.op("Sqrt", nodes.op("Add", var, _epsilon(nodes, site, compute)))
     normalized = nodes.op("Div", nodes.op("Sub", x, mean), std)
-    return nodes.op("Add", nodes.op("Mul", normalized, scale), bias)
+    y = nodes.op("Add", nodes.op("Mul", normalized, scale), bias)
+    nodes.list[-1].name = f"{site.layer.name}/witness"
+    return y
 
 
 def _epsilon(nodes: _Nodes, site: Site, compute: str) -> str:
