@@ -230,6 +230,50 @@ CASES: dict[str, Case] = {
           { n = pkg.norm<eps: float = @eps>(a, s, b, m, v) r = Neg(n) }""",
         {"f1/n": "eval", "f2/n/n": "eval", "out/n": "eval"},
     ),
+    "graphs nested in graphs, each with layers": Case(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,6,5] x, bool flag) => (float[N,4,6,5] out) {
+          h = BatchNormalization<epsilon=0.01>(x, s, b, m, v)
+          y = If(flag) <
+            then_branch = g1 () => (float[N,4,6,5] yt) {
+              t1 = BatchNormalization<epsilon=0.01>(h, s1, b1, m1, v1)
+              yt = If(flag) <
+                then_branch = g3 () => (float[N,4,6,5] z) { z = BatchNormalization<epsilon=0.01>(t1, s2, b2, m2, v2) },
+                else_branch = g4 () => (float[N,4,6,5] z4) { z4 = Neg(t1) }> },
+            else_branch = g2 () => (float[N,4,6,5] ye) { ye = Relu(h) }>
+          out = BatchNormalization<epsilon=0.01>(y, s3, b3, m3, v3) }""",
+        {"h": "eval", "out": "eval", "y:then_branch/t1": "eval", "y:then_branch/yt:then_branch/z": "eval"},
+    ),
+    "opset 6, modes in branches of If": Case(
+        """<ir_version: 8, opset_import: ["" : 6]> g (float[2,4,6,5] x, bool flag) => (float[2,4,6,5] out) {
+          y = If(flag) <
+            then_branch = g1 () => (float[2,4,6,5] t) { t = BatchNormalization(x, s1, b1, m1, v1) },
+            else_branch = g2 () => (float[2,4,6,5] t) { t = BatchNormalization<is_test=1>(x, s2, b2, m2, v2) }>
+          out = BatchNormalization<is_test=1>(y, s, b, m, v) }""",
+        {"y:then_branch/t": "train", "y:else_branch/t": "eval", "out": "eval"},
+    ),
+    "one function at two ranks": Case(
+        """<ir_version: 8, opset_import: ["" : 17, "pkg" : 1]>
+        g (float[N,4,6,5] x, float[N,4,7] z) => (float[N,4,6,5] y, float[N,4,7] w) {
+          y = pkg.norm(x, s1, b1, m1, v1) w = pkg.norm(z, s2, b2, m2, v2) }
+        <domain: "pkg", opset_import: ["" : 17]> norm (a, s, b, m, v) => (r)
+          { r = BatchNormalization<epsilon=0.01>(a, s, b, m, v) }""",
+        {"y/r": "eval", "w/r": "eval"},
+    ),
+    "two layers of one name": Case(
+        """<ir_version: 8, opset_import: ["" : 17, "pkg" : 1]> g (float[N,4,6,5] x) => (float[N,4,6,5] "a/r") {
+          a = pkg.norm(x, s1, b1, m1, v1) "a/r" = BatchNormalization<epsilon=0.001>(a, s, b, m, v) }
+        <domain: "pkg", opset_import: ["" : 17]> norm (a, s, b, m, v) => (r)
+          { r = BatchNormalization<epsilon=0.01>(a, s, b, m, v) }""",
+        {"a/r": "eval", "a/r#2": "eval"},
+    ),
+    "float64, default epsilon": Case(
+        _plain(17, "y = BatchNormalization(t, sd, bd, md, vd)", "double[N,4,6,5]"), {"y": "eval"}
+    ),
+    "float16 parameters through a narrowing Cast": Case(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float16[N,4,6,5] x) => (float16[N,4,6,5] y) {
+          s1 = Cast<to=10>(s) b1 = Cast<to=10>(b) y = BatchNormalization<epsilon=0.01>(x, s1, b1, mh, vh) }""",
+        {"y": "eval"},
+    ),
     "unsorted nodes": Case(
         """<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,6,5] x) => (float[N,4,6,5] out) {
           out = Neg(y) y = BatchNormalization<epsilon=0.01>(t, s, b, m, v) t = Relu(x) }""",

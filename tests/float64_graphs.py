@@ -60,7 +60,11 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
     def visit(nodes: Any, path: tuple[str, ...], body: tuple[str, ...]) -> None:
         for node in nodes:
             if node.op_type == "BatchNormalization":
-                found.append(Layer("/".join((*path, node.output[0])), body, node))
+                name = "/".join((*path, node.output[0]))
+                taken = {layer.name for layer in found}
+                names = [name, *(f"{name}#{number}" for number in range(2, len(found) + 3))]
+                found.append(Layer(next(name for name in names if name not in taken), body, node))
+        for node in nodes:
             for attribute in node.attribute:
                 if attribute.HasField("g"):
                     step = f"{node.output[0]}:{attribute.name}"

@@ -179,3 +179,27 @@ def test_a_raised_model_verifies_against_the_file_it_came_from(tmp_path: Path) -
     assert normswap.verify(before, after, "instance").ok
     (entry,) = json.loads(conversion.model.proto.metadata_props[0].value)
     assert entry["source_sha256"] == hashlib.sha256(before.read_bytes()).hexdigest()
+
+
+def modes_of(proto: onnx.ModelProto) -> dict[str, bool]:
+    """Whether each BatchNormalization of opset 7 trains, by what it writes after its first parameter."""
+    return {n.input[1]: len(n.output) > 1 for n in nodes_of(proto) if n.op_type == "BatchNormalization"}
+
+
+@pytest.mark.parametrize("case", ["opset 6, modes in branches of If"])
+def test_raising_an_opset_keeps_each_mode(case: str) -> None:
+    conversion = normswap.convert(build(CASES[case].text), "instance", only=["out"])
+    assert modes_of(conversion.model.proto) == {"s1": True, "s2": False}
+
+
+def test_raising_an_opset_keeps_the_mode_of_weight_standardisation() -> None:
+    text = CASES["weight standardisation"].text.replace('"" : 17', '"" : 6').replace(", training_mode=1", "")
+    text = text.replace("out = Conv(x, ww)", "z = Conv(x, ww) out = BatchNormalization<is_test=1>(z, s1, b1, m1, v1)")
+    conversion = normswap.convert(build(text), "batch-stat")
+    assert modes_of(conversion.model.proto) == {"s": True}
+
+
+def test_a_dropout_that_raising_would_silence_is_refused() -> None:
+    text = CASES["opset 6, is_test=1"].text.replace("t = Relu(x)", "t = Dropout(x)")
+    with pytest.raises(normswap.UnsupportedModelError, match="drops at random"):
+        normswap.convert(build(text), "instance")

@@ -306,9 +306,6 @@ def test_an_edited_conversion_fails(edit: Edit) -> None:
     assert not verified(edit).ok
 
 
-IN_FUNCTION = """n = BatchNormalization"""
-
-
 def test_a_change_inside_a_local_function_fails() -> None:
     before = build(CASES["local function, called three times"].text)
     after = normswap.convert(before, "instance").model.proto
@@ -368,3 +365,35 @@ def test_no_false_alarm_over_twenty_seeds(to: str) -> None:
                 assert report.ok, f"{name}, seed {seed}: {report.to_text()}"
         except normswap.NothingToConvertError:
             continue
+
+
+@pytest.mark.parametrize("to", ["instance", "batch-stat"])
+@pytest.mark.parametrize("dtype", ["float", "float16", "double"])
+@pytest.mark.parametrize("x", ["[N,1]", "[N,1,7]", "[N,1,6,5]"])
+@pytest.mark.parametrize("factor", [0.5, 0.99, 1.01, 2.0])
+def test_a_wrong_eps_of_a_single_channel_is_rejected(to: str, dtype: str, x: str, factor: float) -> None:
+    if (to, x) == ("instance", "[N,1]") or (dtype == "float16" and factor in (0.99, 1.01)):
+        pytest.skip("refused, or finer than float16 resolves with one channel")
+    suffix = {"float": "", "float16": "h", "double": "d"}[dtype]
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g ({dtype}{x} x) => ({dtype}{x} y)
+    {{ y = BatchNormalization<epsilon=1e-5>(x, s{suffix}, b{suffix}, m{suffix}, v{suffix}) }}"""
+    source = build(text)
+    for tensor in source.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)[:1]
+        tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    before = onnx_graph.load(source)
+    plan = normswap.plan(before, to)
+    right = onnx_graph.rewrite(before, replace(plan, norm=Mutant(plan.norm, Wrong())))
+    wrong = onnx_graph.rewrite(before, replace(plan, norm=Mutant(plan.norm, Wrong(eps=factor))))
+    assert normswap.verify(before, right, to, end_to_end=False).ok
+    assert not normswap.verify(before, wrong, to, end_to_end=False).ok
+
+
+def test_layers_of_one_name_do_not_hide_each_other() -> None:
+    before = build(CASES["two layers of one name"].text)
+    after = normswap.convert(before, "instance").model.proto
+    (attribute,) = node(after, "a/r").attribute
+    attribute.f *= 10
+    report = normswap.verify(before, after, "instance", end_to_end=False)
+    assert [check.ok for check in report.of("probes")].count(False) == 1
+    assert not report.ok
