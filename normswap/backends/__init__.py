@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -14,7 +16,7 @@ from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
 from normswap.report import Check
 
-__all__ = ["Backend", "CutLayer", "Feed", "Run", "Writing", "backend_for"]
+__all__ = ["Backend", "CutLayer", "Feed", "Run", "Writing", "backend_for", "interrupts_held_back"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +137,22 @@ class Backend(Protocol):
         ...
 
 
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait while extension modules load: in the middle of that it kills, or becomes an ImportError."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield  # signals are none of ours here
+        return
+    came: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if came:
+        signal.raise_signal(signal.SIGINT)
+
+
 def backend_for(model: Any) -> Backend:
     """Return the backend that a model, or the path of one, belongs to.
 
@@ -143,7 +161,8 @@ def backend_for(model: Any) -> Backend:
     """
     module = type(model).__module__.partition(".")[0]
     if isinstance(model, (str, os.PathLike)) or module in ("onnx", "normswap"):
-        from normswap.backends import onnx_graph
+        with interrupts_held_back():
+            from normswap.backends import onnx_graph
 
         return cast(Backend, onnx_graph)
     raise ModelReadError(

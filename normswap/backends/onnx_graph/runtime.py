@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from normswap.backends import interrupts_held_back
 from normswap.backends.onnx_graph.model import OnnxModel, location_of, tensors_of
 from normswap.backends.onnx_graph.wire import INLINE
 from normswap.errors import CannotRunError
@@ -131,7 +132,8 @@ def _fed(array: Any) -> Any:
 def _onnxruntime() -> Any:
     """Load ONNX Runtime, not before it is needed: large weights are being copied meanwhile."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # a converter has nothing to report to anybody
-    import onnxruntime
+    with interrupts_held_back():
+        import onnxruntime
 
     onnxruntime.set_default_logger_severity(4)  # what matters comes back as an exception
     return onnxruntime

@@ -42,7 +42,7 @@ def remarks(model: OnnxModel, layers: Sequence[NormLayer]) -> list[str]:
                 + _KEEP
             )
         if instance:
-            said.append(f"{instance} nodes normalize each sample by itself already (Instance- or GroupNormalization)")
+            said.append(f"it normalizes each sample by itself already, in {instance} Instance- or GroupNormalization")
     elif biased > len(layers):
         said.append(
             f"partly folded: {convs} Convs and {len(layers)} BatchNorms are left, and {biased} Convs have a bias "
