@@ -64,13 +64,17 @@ def _probes(channels: int, eps: float, dtype: str, rank: int, seed: int) -> tupl
     for first, (batch, spatial) in runs:
         shape = (batch, channels, *spatial)
         made.append(Probe("x".join(map(str, shape)), _conditions(rng, shape, eps, dtype, first)))
-    batch, spatial = sizes[0]
+    batch, spatial = next((size for size in reversed(sizes) if size[0] > 2), sizes[0])
     shape = (batch, channels, *spatial)
-    for name, value in (("NaN", np.nan), ("infinity", np.inf)):
-        x = _conditions(rng, shape, eps, dtype, 0)
-        # One element of every other channel of one sample: the rest stays clean.
-        x[0][(slice(None, None, 2),) + (0,) * len(spatial)] = value
-        made.append(Probe(f"{'x'.join(map(str, shape))} with {name}", x))
+    x = _conditions(rng, shape, eps, dtype, 0)
+    # One element of one sample: NaN in every third channel, infinity in the next, the other samples stay clean.
+    for first, value in ((0, np.nan), (1, np.inf)):
+        x[0][(slice(first, None, 3),) + (0,) * len(spatial)] = value
+    made.append(Probe(f"{'x'.join(map(str, shape))} with NaN and infinity", x))
+    if channels < 2:
+        x = x.copy()
+        x[0][(slice(None),) + (0,) * len(spatial)] = np.inf
+        made.append(Probe(f"{'x'.join(map(str, shape))} with infinity", x))
     return tuple(made)
 
 

@@ -23,6 +23,7 @@ import onnx.parser
 import pytest
 from small_models import LOWLIGHT, ONE_LAYER, RANK_TWO, built, tree
 
+import normswap
 from normswap.cli import main
 
 UNKNOWN_OPERATOR = ONE_LAYER.replace("c = Conv <kernel_shape = [1, 1]>", "c = elsewhere.Twist").replace(

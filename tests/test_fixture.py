@@ -80,3 +80,12 @@ def test_the_two_files_hold_the_same_tensors() -> None:
         for name in ("lowlight.onnx", "lowlight_train.onnx")
     ]
     assert tensors[0] == tensors[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lowlight.onnx", "lowlight_train.onnx"])
+def test_no_false_alarm_over_twenty_seeds(name: str) -> None:
+    for seed in range(20):
+        for to in ("instance", "batch-stat") if name == "lowlight.onnx" else ("instance", "batch-stat", "population"):
+            report = normswap.convert(FIXTURES / name, to, seed=seed).report
+            assert report.ok, f"seed {seed}: {report.to_text()}"

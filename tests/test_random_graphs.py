@@ -23,6 +23,7 @@ from normswap.api import Conversion
 
 EXAMPLES = int(os.environ.get("NORMSWAP_EXAMPLES", "250"))
 NOISE, RUNS, MARGIN, LAST_PLACES = 4.0, 4, 32.0, 32.0
+LARGEST_HALF = 65504.0
 MUTANTS = ("eps", "swapped", "bit", "put back")
 NO_KERNEL = re.compile("NOT_IMPLEMENTED|Could not find an implementation|Failed to find kernel")
 NO_RANK = re.compile("number of dimensions is less than 3")  # InstanceNormalization of an input of unknown rank
@@ -142,6 +143,8 @@ def check_outputs(drawn: Drawn, converted: onnx.ModelProto, target: str, planned
     exact = Evaluation(drawn.proto, target, planned).run(drawn.feeds)
     noisy = [Evaluation(drawn.proto, target, planned, NOISE, seed).run(drawn.feeds) for seed in range(RUNS)]
     for name, expected in exact.items():
+        if largest(expected.array) > LARGEST_HALF and expected.dtype == "float16":
+            continue  # float64 goes on where float16 overflows
         floor = max(largest(run[name].array - expected.array) for run in noisy)
         allowed = MARGIN * floor + LAST_PLACES * UNIT[expected.dtype] * largest(expected.array)
         assert found[name].shape == expected.array.shape
