@@ -51,7 +51,9 @@ def find(model: Any) -> tuple[NormLayer, ...]:
     return backend.find(backend.load(model))
 
 
-def plan(model: Any, to: str, *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
+def plan(
+    model: Any, to: str, *, only: Sequence[str] = (), skip: Sequence[str] = (), drop_statistics: bool = False
+) -> Plan:
     """Say what converting the model would change, what not, and why.
 
     Args:
@@ -59,13 +61,14 @@ def plan(model: Any, to: str, *, only: Sequence[str] = (), skip: Sequence[str] =
         to: Name of the target, one of normswap.NORMS.
         only: Globs; if any are given, only layers that match one are converted.
         skip: Globs; layers that match one are left as they are.
+        drop_statistics: Drop outputs of the model that carry nothing but running statistics of such layers.
 
     Raises:
         ModelReadError: If the file cannot be read.
         SelectionError: If the target is unknown or a glob matches nothing.
     """
     backend = backend_for(model)
-    return _plan(backend, backend.load(model), to, only, skip)
+    return _plan(backend, _loaded(backend, model, drop_statistics), to, only, skip)
 
 
 def convert(
@@ -77,6 +80,7 @@ def convert(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     allow_refusals: bool = False,
+    drop_statistics: bool = False,
     end_to_end: bool = True,
     tolerance: Tolerance | None = None,
     seed: int = 0,
@@ -94,6 +98,7 @@ def convert(
         only: Globs; if any are given, only layers that match one are converted.
         skip: Globs; layers that match one are left as they are.
         allow_refusals: Leave refused layers as they are instead of raising.
+        drop_statistics: Drop outputs of the model that carry nothing but running statistics of such layers.
         end_to_end: Run the whole model too.
         tolerance: Margins of the end-to-end comparison.
         seed: Of generated inputs and probes.
@@ -118,7 +123,7 @@ def convert(
         >>> normswap.save(conversion.model, "lowlight_instance.onnx")  # doctest: +SKIP
     """
     backend = backend_for(model)
-    loaded = backend.load(model)
+    loaded = _loaded(backend, model, drop_statistics)
     planned = _plan(backend, loaded, to, only, skip)
     if not allow_refusals:
         planned.raise_for_refusals()
@@ -154,6 +159,7 @@ def verify(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     allow_refusals: bool = False,
+    drop_statistics: bool = False,
     end_to_end: bool = True,
     tolerance: Tolerance | None = None,
     seed: int = 0,
@@ -164,7 +170,7 @@ def verify(
     Arguments and exceptions are those of ``convert``; ``after`` is the converted model.
     """
     backend = backend_for(before)
-    original = backend.load(before)
+    original = _loaded(backend, before, drop_statistics)
     planned = _plan(backend, original, to, only, skip)
     if not allow_refusals:
         planned.raise_for_refusals()
@@ -194,6 +200,11 @@ def save(model: Any, path: str | os.PathLike[str], *, force: bool = False) -> No
         ModelWriteError: If the target exists, is the source, or cannot be written.
     """
     backend_for(model).save(model, path, force=force)
+
+
+def _loaded(backend: Backend, model: Any, drop_statistics: bool) -> Any:
+    loaded = backend.load(model)
+    return backend.without_statistics(loaded) if drop_statistics else loaded
 
 
 def _plan(backend: Backend, model: Any, to: str, only: Sequence[str], skip: Sequence[str]) -> Plan:

@@ -137,6 +137,9 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         "allow_refusals": click.option(
             "--allow-refusals", is_flag=True, help="Leave layers that the target cannot take as they are."
         ),
+        "drop_statistics": click.option(
+            "--drop-statistics", is_flag=True, help="Drop outputs that carry nothing but running statistics."
+        ),
         "inputs": click.option(
             "--inputs", type=click.Path(), metavar="FILE.npz", help="End-to-end inputs, arrays by input name."
         ),
@@ -164,16 +167,18 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 @command.command()
 @click.argument("model", type=click.Path())
 @click.option("--to", metavar=f"[{_TARGETS}]", help="Show what converting to this target would change.")
-@_options("only", "skip", "json")
-def inspect(model: str, to: str | None, only: tuple[str, ...], skip: tuple[str, ...], as_json: bool) -> int:
+@_options("only", "skip", "drop_statistics", "json")
+def inspect(model: str, to: str | None, as_json: bool, drop_statistics: bool, **choice: Any) -> int:
     """List the BatchNorm layers of MODEL, and what a conversion would do (a dry run)."""
     from normswap.backends import backend_for
 
-    if to is None and (only or skip):
+    if to is None and any(choice.values()):
         raise click.UsageError("--only and --skip choose what is converted; give --to as well")
     backend = backend_for(model)
     loaded = backend.load(model)
-    planned = normswap.plan(loaded, to, only=only, skip=skip) if to else None
+    if drop_statistics:
+        loaded = backend.without_statistics(loaded)
+    planned = normswap.plan(loaded, to, **choice) if to else None
     layers = backend.find(loaded)
     remarks = backend.remarks(loaded, layers)
     if as_json:
@@ -188,7 +193,7 @@ def inspect(model: str, to: str | None, only: tuple[str, ...], skip: tuple[str, 
 @_options("to")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@_options("only", "skip", "allow_refusals", "inputs", "shape", "seed", "end_to_end", "json")
+@_options("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "json")
 def convert(model: str, to: str, output: str, as_json: bool, **options: Any) -> int:
     """Convert the BatchNorm layers of MODEL, verify the result, and write it if it holds."""
     _raise_for_idle_options(options)
@@ -211,7 +216,7 @@ def convert(model: str, to: str, output: str, as_json: bool, **options: Any) -> 
 @command.command()
 @click.argument("before", type=click.Path())
 @click.argument("after", type=click.Path())
-@_options("to", "only", "skip", "allow_refusals", "inputs", "shape", "seed", "end_to_end", "json")
+@_options("to", "only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "json")
 def verify(before: str, after: str, to: str, as_json: bool, **options: Any) -> int:
     """Hold the converted model AFTER to the original BEFORE under the target's stated meaning."""
     _raise_for_idle_options(options)

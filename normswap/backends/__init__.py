@@ -88,6 +88,10 @@ class Backend(Protocol):
         """Say what was done to the model when it was prepared."""
         ...
 
+    def without_statistics(self, model: Any) -> Any:
+        """Return the model without outputs that carry nothing but running statistics."""
+        ...
+
     def prepare(self, model: Any) -> Any:
         """Return the model in a form that targets can be written in, itself where it is already."""
         ...

@@ -22,6 +22,7 @@ from normswap.backends.onnx_graph.inputs import check_feed, generate
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.model import load as _load
 from normswap.backends.onnx_graph.opset import raised as prepare
+from normswap.backends.onnx_graph.outputs import without_statistics
 from normswap.backends.onnx_graph.probe import CutLayer, cut_layers
 from normswap.backends.onnx_graph.runtime import Session
 from normswap.backends.onnx_graph.save import Writing, check_target, save
@@ -51,6 +52,7 @@ __all__ = [
     "run",
     "run_reference",
     "save",
+    "without_statistics",
 ]
 
 WAYS = ("as written", "optimized")  # without ONNX Runtime's graph optimisations, and with its default ones

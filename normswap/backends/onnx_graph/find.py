@@ -237,6 +237,6 @@ def _obstacle(
     if read:
         return (
             f"its further outputs ({', '.join(read)}: running statistics) are read or are outputs of the graph, "
-            "and would be gone"
+            "and would be gone; where they are outputs, --drop-statistics drops them"
         )
     return ""
