@@ -197,7 +197,7 @@ def inspect(model: str, to: str | None, as_json: bool, drop_statistics: bool, **
 def convert(model: str, to: str, output: str, as_json: bool, **options: Any) -> int:
     """Convert the BatchNorm layers of MODEL, verify the result, and write it if it holds."""
     _raise_for_idle_options(options)
-    with _progress() as progress:
+    with _Progress() as progress:
         conversion = normswap.convert(model, to, output=output, progress=progress, **options)
     if as_json:
         written = None if conversion.written is None else str(conversion.written)
@@ -220,7 +220,7 @@ def convert(model: str, to: str, output: str, as_json: bool, **options: Any) -> 
 def verify(before: str, after: str, to: str, as_json: bool, **options: Any) -> int:
     """Hold the converted model AFTER to the original BEFORE under the target's stated meaning."""
     _raise_for_idle_options(options)
-    with _progress() as progress:
+    with _Progress() as progress:
         report = normswap.verify(before, after, to, progress=progress, **options)
     if as_json:
         click.echo(report.to_json())
@@ -321,7 +321,7 @@ def _spelled_shape(layer: NormLayer) -> str:
     return f"[{', '.join('?' if dim is None else str(dim) for dim in layer.shape)}]"
 
 
-class _progress:  # noqa: N801  # used as a function: with _progress() as progress
+class _Progress:
     """Show a bar on a terminal once the work has taken a second."""
 
     def __enter__(self) -> Callable[[str, int, int], None]:

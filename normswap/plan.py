@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -118,7 +118,10 @@ def _keep_shared_bodies_whole(plan: Plan, layers: Sequence[NormLayer]) -> Plan:
     """Refuse a layer whose function body also serves a layer that is not planned."""
     planned = {layer.name for layer in plan.layers}
     left = {layer.body: layer.name for layer in layers if layer.body and layer.name not in planned}
-    split: Callable[[NormLayer], bool] = lambda layer: bool(layer.body) and layer.body in left  # noqa: E731
+
+    def split(layer: NormLayer) -> bool:
+        return bool(layer.body) and layer.body in left
+
     refusals = tuple(
         Refusal(
             layer,

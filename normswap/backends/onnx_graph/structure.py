@@ -20,7 +20,6 @@ Planned: TypeAlias = Mapping[Body, Mapping[str, str]]
 
 _RECORD = "normswap"
 _BLOCK = 4 << 20
-_STORED = ("data_location", "external_data", "raw_data")
 
 
 @dataclass
