@@ -367,13 +367,19 @@ def test_no_false_alarm_over_twenty_seeds(to: str) -> None:
             continue
 
 
-@pytest.mark.parametrize("to", ["instance", "batch-stat"])
-@pytest.mark.parametrize("dtype", ["float", "float16", "double"])
-@pytest.mark.parametrize("x", ["[N,1]", "[N,1,7]", "[N,1,6,5]"])
-@pytest.mark.parametrize("factor", [0.5, 0.99, 1.01, 2.0])
+SINGLE = [
+    (to, dtype, x, factor)
+    for to in ("instance", "batch-stat")
+    for dtype in ("float", "float16", "double")
+    for x in ("[N,1]", "[N,1,7]", "[N,1,6,5]")
+    for factor in (0.5, 0.99, 1.01, 2.0)
+    if (to, x) != ("instance", "[N,1]")  # refused
+    and (dtype != "float16" or factor in (0.5, 2.0))  # 1 % is finer than float16 resolves with so few values
+]
+
+
+@pytest.mark.parametrize(("to", "dtype", "x", "factor"), SINGLE)
 def test_a_wrong_eps_of_a_single_channel_is_rejected(to: str, dtype: str, x: str, factor: float) -> None:
-    if (to, x) == ("instance", "[N,1]") or (dtype == "float16" and factor in (0.99, 1.01)):
-        pytest.skip("refused, or finer than float16 resolves with one channel")
     suffix = {"float": "", "float16": "h", "double": "d"}[dtype]
     text = f"""<ir_version: 8, opset_import: ["" : 17]> g ({dtype}{x} x) => ({dtype}{x} y)
     {{ y = BatchNormalization<epsilon=1e-5>(x, s{suffix}, b{suffix}, m{suffix}, v{suffix}) }}"""
