@@ -157,4 +157,5 @@ def _first_line(error: Exception) -> str:
     """The runtime's own words without its banner and trace."""
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     text = re.sub(r"^Load model( from \S+)? failed: ?", "", text.split(" : ", 3)[-1].strip())
+    text = re.sub(r"^/\S+:\d+ .*\) ", "", text)  # where in its own source it happened
     return text[:400]
