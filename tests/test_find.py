@@ -100,3 +100,17 @@ def test_external_data_are_read(tmp_path: Path) -> None:
     (layer,) = normswap.find(path)
     assert layer.running_var is not None
     np.testing.assert_array_equal(layer.running_var, parameter("v"))
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "k = Identity(j) j = Identity(k) y = BatchNormalization(x, k, b, m, v)",
+        "k = Add(j, x) j = Neg(k) i = ReduceMean<axes=[0,2,3], keepdims=0>(k) y = BatchNormalization(x, s, b, i, v)",
+        "y = BatchNormalization(y, s, b, m, v)",
+    ],
+)
+def test_nodes_in_a_circle_are_refused(nodes: str) -> None:
+    text = f'<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,6,5] x) => (float[N,4,6,5] y) {{ {nodes} }}'
+    with pytest.raises(normswap.ModelReadError, match="in a circle"):
+        normswap.find(build(text))

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from normswap.backends.onnx_graph.model import read_tensor
-from normswap.backends.onnx_graph.scopes import Scope
+from normswap.backends.onnx_graph.scopes import Scope, graphs_in
 from normswap.errors import ModelReadError
 from normswap.layer import Array
 
@@ -36,7 +36,7 @@ def is_constant(scope: Scope, name: str) -> bool:
         if (id(origin.scope), origin.name) in seen or origin.kind == "tensor":
             continue
         seen.add((id(origin.scope), origin.name))
-        if origin.node is None or origin.node.op_type in RANDOM or _has_subgraph(origin.node):
+        if origin.node is None or origin.node.op_type in RANDOM or graphs_in(origin.node):
             return False
         if origin.node.domain not in ("", "ai.onnx"):
             return False
@@ -84,7 +84,3 @@ def _evaluate(scope: Scope, name: str) -> Array | None:
     except Exception:  # whatever the reference implementation cannot do is known at run time only
         return None
     return np.asarray(list(values)[list(node.output).index(name)])
-
-
-def _has_subgraph(node: onnx.NodeProto) -> bool:
-    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)

@@ -9,7 +9,7 @@ import onnx
 
 from normswap.backends.onnx_graph.constants import constant
 from normswap.backends.onnx_graph.model import read_tensor
-from normswap.backends.onnx_graph.scopes import Scope
+from normswap.backends.onnx_graph.scopes import Scope, graphs_in
 
 __all__ = ["CutError", "cut_out"]
 
@@ -50,7 +50,6 @@ class _Cutter:
 
     def __init__(self, scope: Scope, inputs: Mapping[str, tuple[str, onnx.TypeProto]]) -> None:
         self.graph = onnx.GraphProto(name="cut")
-        self.origin = scope
         self.stops = {}
         for name, (new_name, _) in inputs.items():
             found = scope.resolve(name)
@@ -73,7 +72,7 @@ class _Cutter:
             if found.node is not None and self._stored(found.scope, found.name, found.node):
                 continue
             if found.node is not None:
-                if any(attribute.HasField("g") or attribute.graphs for attribute in found.node.attribute):
+                if graphs_in(found.node):
                     raise CutError(f"{wanted} is computed by {found.node.op_type}")
                 if not ready:
                     pending.append((current, wanted, True))

@@ -12,7 +12,7 @@ import onnx
 
 from normswap.backends.onnx_graph.find import Site, sites
 from normswap.backends.onnx_graph.model import OnnxModel
-from normswap.backends.onnx_graph.scopes import Scope
+from normswap.backends.onnx_graph.scopes import Scope, with_subgraphs
 from normswap.backends.onnx_graph.shapes import spelled
 from normswap.plan import Plan
 
@@ -176,22 +176,10 @@ def _code_of(body: tuple[str, ...]) -> tuple[str, ...]:
     return body[:4] if body[:1] == ("function",) else ()
 
 
-def _graphs_in(code: Any) -> list[Any]:
-    """Return a graph or function and, recursively, the subgraphs of its nodes."""
-    found = [code]
-    for node in code.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                found += _graphs_in(attribute.g)
-            for graph in attribute.graphs:
-                found += _graphs_in(graph)
-    return found
-
-
 def _names_in(proto: onnx.ModelProto) -> set[str]:
     names: set[str] = set()
     for code in _codes(proto).values():
-        for graph in _graphs_in(code):
+        for graph in with_subgraphs(code):
             for node in graph.node:
                 names.update(node.input, node.output)
             if isinstance(graph, onnx.GraphProto):
@@ -204,7 +192,7 @@ def _remove_idle(code: Any, idle: set[str]) -> None:
 
     A tensor that is also a graph input (IR < 4) stays, since callers may feed it.
     """
-    graphs = _graphs_in(code)
+    graphs = with_subgraphs(code)
     uses = Counter(name for graph in graphs for node in graph.node for name in node.input)
     for graph in graphs:
         outputs = graph.output

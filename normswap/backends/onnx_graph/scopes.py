@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, TypeAlias
 
 import onnx
 
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.shapes import Types, infer_call_types, infer_types
-from normswap.errors import UnsupportedModelError
+from normswap.errors import ModelReadError, UnsupportedModelError
 from normswap.layer import Array
 
-__all__ = ["Origin", "Scope", "attribute_value", "first_output", "walk"]
+__all__ = ["Origin", "Scope", "attribute_value", "first_output", "graphs_in", "walk", "with_subgraphs"]
 
 _DEEPEST = 64  # nesting of calls and subgraphs; deeper is a function that calls itself
 
@@ -129,23 +130,15 @@ class Scope:
     def readers(self) -> frozenset[str]:
         """All names that are read here or in subgraphs here, or are an output."""
         names = set(self.output_names)
-        for nodes in _with_subgraphs(self.nodes):
-            for node in nodes:
-                names.update(node.input)
-                names.update(
-                    out.name
-                    for attribute in node.attribute
-                    for g in (attribute.g, *attribute.graphs)
-                    for out in g.output
-                )
+        for code in with_subgraphs(self.code):
+            names.update(name for node in code.node for name in node.input)
+            names.update(_output_names(code))
         return frozenset(names)
 
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs."""
-        if isinstance(self.code, onnx.FunctionProto):
-            return list(self.code.output)
-        return [value.name for value in self.code.output]
+        return _output_names(self.code)
 
     @cached_property
     def input_names(self) -> list[str]:
@@ -213,6 +206,7 @@ def walk(model: OnnxModel) -> Iterator[Scope]:
     Functions that nothing calls come last, as scopes whose inputs are unknown.
 
     Raises:
+        ModelReadError: If nodes feed one another in a circle.
         UnsupportedModelError: If a function calls itself.
     """
     functions = {_key(function): function for function in model.proto.functions}
@@ -244,6 +238,7 @@ def _descend(
             f"{scope.model.path or 'the model'}: its subgraphs or local functions nest more than {_DEEPEST} deep; "
             "a function that calls itself is not ONNX"
         )
+    _raise_for_circle(scope)
     yield scope
     for node in scope.nodes:
         owner = first_output(node) or node.name
@@ -274,6 +269,22 @@ def _descend(
                 caller=(scope, node),
             )
             yield from _descend(inner, functions, called, depth + 1)
+
+
+def _raise_for_circle(scope: Scope) -> None:
+    """Refuse nodes that feed one another in a circle: nothing that follows values backwards would end."""
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for node in scope.nodes:
+        reads = {*node.input, *(name for graph in graphs_in(node) for name in _outer_reads(graph))}
+        for out in filter(None, node.output):
+            sorter.add(out, *reads)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise ModelReadError(
+            f"{scope.model.path or 'the model'}: its nodes feed one another in a circle, through "
+            f"{', '.join(map(repr, error.args[1][:3]))}; the file is damaged"
+        ) from error
 
 
 def first_output(node: onnx.NodeProto) -> str:
@@ -310,11 +321,29 @@ def _opsets(imports: Any) -> dict[str, int]:
     return {("" if entry.domain == "ai.onnx" else entry.domain): entry.version for entry in imports}
 
 
-def _with_subgraphs(nodes: Any) -> Iterator[Any]:
-    """Yield a list of nodes and, recursively, those of their subgraphs."""
-    yield nodes
-    for node in nodes:
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                if graph.node:
-                    yield from _with_subgraphs(graph.node)
+def _output_names(code: onnx.GraphProto | onnx.FunctionProto) -> list[str]:
+    if isinstance(code, onnx.FunctionProto):
+        return list(code.output)
+    return [value.name for value in code.output]
+
+
+def graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the subgraphs of a node and, recursively, those of their nodes."""
+    found: list[onnx.GraphProto] = []
+    for attribute in node.attribute:
+        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            found += [graph, *(inner for below in graph.node for inner in graphs_in(below))]
+    return found
+
+
+def with_subgraphs(code: Any) -> list[Any]:
+    """Return a graph or function and, recursively, the subgraphs of its nodes."""
+    return [code, *(graph for node in code.node for graph in graphs_in(node))]
+
+
+def _outer_reads(graph: onnx.GraphProto) -> set[str]:
+    """Names that a subgraph's own nodes and outputs read and that it does not define itself."""
+    inside = {value.name for value in (*graph.input, *graph.initializer)}
+    inside |= {name for node in graph.node for name in node.output}
+    reads = {name for node in graph.node for name in node.input}
+    return (reads | {value.name for value in graph.output}) - inside

@@ -16,6 +16,7 @@ from normswap.backends.onnx_graph.constants import RANDOM
 from normswap.backends.onnx_graph.find import Site, sites
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.rewrite import copy_of
+from normswap.backends.onnx_graph.scopes import with_subgraphs
 from normswap.plan import Plan
 from normswap.tolerance import UNIT_ROUNDOFF
 
@@ -56,12 +57,9 @@ def fix_randomness(model: OnnxModel, seed: int = 0) -> tuple[OnnxModel, list[str
     """Give every random operator a seed of its own; return the model and the operators' names."""
     fixed = copy_of(model)
     found: list[str] = []
-    pending: list[Any] = [fixed.proto.graph, *fixed.proto.functions]
-    while pending:
-        code = pending.pop()
+    codes = (fixed.proto.graph, *fixed.proto.functions)
+    for code in (inner for whole in codes for inner in with_subgraphs(whole)):
         for node in code.node:
-            for attribute in node.attribute:
-                pending += [attribute.g] if attribute.HasField("g") else attribute.graphs
             if node.domain not in ("", "ai.onnx") or node.op_type not in RANDOM:
                 continue
             if node.op_type == "Dropout" and len(node.input) < 3:
