@@ -125,9 +125,7 @@ def convert(
     backend = backend_for(model)
     loaded = _loaded(backend, model, drop_statistics)
     planned = _plan(backend, loaded, to, only, skip)
-    if not allow_refusals:
-        planned.raise_for_refusals()
-    planned.raise_for_nothing()
+    _raise_for_plan(planned, allow_refusals)
     if output is not None:
         backend.check_target(loaded, output, force=force)
     before = backend.prepare(loaded)
@@ -172,9 +170,7 @@ def verify(
     backend = backend_for(before)
     original = _loaded(backend, before, drop_statistics)
     planned = _plan(backend, original, to, only, skip)
-    if not allow_refusals:
-        planned.raise_for_refusals()
-    planned.raise_for_nothing()
+    _raise_for_plan(planned, allow_refusals)
     prepared = backend.prepare(original)
     return verify_conversion(
         backend,
@@ -211,3 +207,9 @@ def _plan(backend: Backend, model: Any, to: str, only: Sequence[str], skip: Sequ
     if to not in NORMS:
         raise SelectionError(f"unknown target {to!r}{nearest(to, NORMS)}; known are {', '.join(NORMS)}")
     return make_plan(NORMS[to], backend.find(model), only=only, skip=skip)
+
+
+def _raise_for_plan(planned: Plan, allow_refusals: bool) -> None:
+    if not allow_refusals:
+        planned.raise_for_refusals()
+    planned.raise_for_nothing()

@@ -131,8 +131,9 @@ def probe_layers(
     if plan.norm.name == "population":  # stored statistics of any size, since the layer's own hide a wrong eps
         cuts = backend.cut_layers(before, after, plan, free=("running_mean", "running_var"))
         for index, cut in enumerate(cuts):
-            if checks[index].ok:
-                checks[index] = _probe(plan, cut, _with_small_statistics(cut.layer, seed), seed)
+            check = _probe(plan, cut, _with_small_statistics(cut.layer, seed), seed)
+            if _says_more(check, checks[index]):
+                checks[index] = check
     notes = []
     if guessed:
         notes.append(f"weight and bias of {', '.join(guessed)} are given at run time; the probes used stand-in values")

@@ -14,7 +14,7 @@ import onnx
 
 from normswap.backends.onnx_graph.constants import constant, is_constant
 from normswap.backends.onnx_graph.model import OnnxModel
-from normswap.backends.onnx_graph.scopes import Scope, walk
+from normswap.backends.onnx_graph.scopes import Scope, epsilon_of, walk
 from normswap.backends.onnx_graph.shapes import dims_of, spelled
 from normswap.backends.onnx_graph.statistics import is_instance_in_disguise, recognise
 from normswap.layer import Array, NormLayer, Role
@@ -217,9 +217,10 @@ def _obstacle(
             return f"its {word} has shape {value.shape}, expected ({channels},)"
         elif word in words[:2] and not np.all(np.isfinite(value.astype(np.float64))):
             return f"its {word} {name!r} holds NaN or infinity; mend the weights first"
-    if spelled(scope.value_type(node.input[0])) not in (None, "float16", "bfloat16", "float32", "float64"):
-        return f"its input is {spelled(scope.value_type(node.input[0]))}, expected floating-point numbers"
-    epsilon = next((attribute for attribute in node.attribute if attribute.name == "epsilon"), None)
+    dtype = spelled(scope.value_type(node.input[0]))
+    if dtype not in (None, "float16", "bfloat16", "float32", "float64"):
+        return f"its input is {dtype}, expected floating-point numbers"
+    epsilon = epsilon_of(node)
     if epsilon is not None and epsilon.ref_attr_name and scope.opset < 12:
         return f"its epsilon is an attribute of its local function, which opset {scope.opset} cannot compute with"
     if scope.opset < 7 and scope.function is not None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,17 @@ from normswap.backends.onnx_graph.wire import INLINE, WireError, lift
 from normswap.errors import ModelReadError
 from normswap.layer import Array
 
-__all__ = ["OnnxModel", "Place", "external_place", "load", "location_of", "read_tensor", "tensors_of"]
+__all__ = [
+    "OnnxModel",
+    "Place",
+    "copy_of",
+    "external_place",
+    "load",
+    "location_of",
+    "read_tensor",
+    "set_nodes",
+    "tensors_of",
+]
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,20 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             external_place(model, tensor)
     return model
+
+
+def copy_of(model: OnnxModel) -> OnnxModel:
+    """Copy a model; tensors on disk stay where they are."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    return OnnxModel(proto, model.path, model.notes, model.original)
+
+
+def set_nodes(field: Any, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Replace the content of a repeated field of nodes; ``nodes`` may come out of it."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del field[:]
+    field.extend(copies)
 
 
 def _is_text(message: Message) -> bool:

@@ -8,7 +8,7 @@ import onnx
 import onnx.version_converter
 
 from normswap.backends.onnx_graph.find import trains
-from normswap.backends.onnx_graph.model import OnnxModel, read_tensor, tensors_of
+from normswap.backends.onnx_graph.model import OnnxModel, copy_of, read_tensor, tensors_of
 from normswap.backends.onnx_graph.scopes import Scope, first_output, walk
 from normswap.errors import UnsupportedModelError
 
@@ -30,8 +30,7 @@ def raised(model: OnnxModel) -> OnnxModel:
         return model
     trained = {(scope.body, node.output[0]) for scope, node in _batch_norms(model) if trains(scope, node)}
     _raise_for_what_would_be_lost(model)
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = copy_of(model).proto
     for tensor in tensors_of(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:  # the converter sees the model, not its file
             array = read_tensor(model, tensor)

@@ -12,7 +12,7 @@ from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.runtime import Session
 from normswap.backends.onnx_graph.scopes import Scope, walk
-from normswap.backends.onnx_graph.shapes import spelled
+from normswap.backends.onnx_graph.shapes import element_of, spelled
 from normswap.errors import CannotRunError
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
@@ -89,19 +89,11 @@ def _model(
     inputs = {node.input[0]: ("x", _tensor_type(layer.dtype, rank))}
     inputs |= {name: (word, _tensor_type(dtype, 1)) for name, (word, dtype) in opened.items()}
     proto = cut_out(scope, [node.output[0]], inputs)
-    proto.graph.output[0].type.tensor_type.elem_type = _element(layer.dtype)
+    proto.graph.output[0].type.tensor_type.elem_type = element_of(layer.dtype)
     if not any("x" in inner.input for inner in proto.graph.node):
         raise CutError("its output does not depend on its input")
     return OnnxModel(proto)
 
 
 def _tensor_type(dtype: str, rank: int) -> onnx.TypeProto:
-    return onnx.helper.make_tensor_type_proto(_element(dtype), [None] * rank)
-
-
-def _element(dtype: str) -> int:
-    return {
-        "float64": onnx.TensorProto.DOUBLE,
-        "float16": onnx.TensorProto.FLOAT16,
-        "bfloat16": onnx.TensorProto.BFLOAT16,
-    }.get(dtype, onnx.TensorProto.FLOAT)
+    return onnx.helper.make_tensor_type_proto(element_of(dtype), [None] * rank)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import onnx
 
 from normswap.backends.onnx_graph.find import Site, sites
-from normswap.backends.onnx_graph.model import OnnxModel
-from normswap.backends.onnx_graph.scopes import Scope, with_subgraphs
-from normswap.backends.onnx_graph.shapes import spelled
+from normswap.backends.onnx_graph.model import OnnxModel, copy_of, set_nodes
+from normswap.backends.onnx_graph.scopes import Scope, epsilon_of, with_subgraphs
+from normswap.backends.onnx_graph.shapes import element_of, spelled
 from normswap.plan import Plan
 
-__all__ = ["RECORD", "copy_of", "rewrite"]
+__all__ = ["RECORD", "rewrite"]
 
 RECORD = "normswap"  # key in metadata_props under which conversions are recorded, as a JSON list
 
@@ -47,18 +46,11 @@ def rewrite(model: OnnxModel, plan: Plan, *, version: str) -> OnnxModel:
             plan.norm.emit_onnx(ops)
             nodes += ops.nodes
             idle.setdefault(_code_of(body), set()).update(node.input[3:5])
-        _set_nodes(scope.nodes, nodes)
+        set_nodes(scope.nodes, nodes)
     for key, code in _codes(converted.proto).items():
         _remove_idle(code, idle.get(key, set()))
     _record(converted, model, plan, version)
     return converted
-
-
-def copy_of(model: OnnxModel) -> OnnxModel:
-    """Copy a model; tensors on disk stay where they are."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    return OnnxModel(proto, model.path, model.notes, model.original)
 
 
 class _Emitter:
@@ -78,7 +70,7 @@ class _Emitter:
         self.nodes: list[onnx.NodeProto] = []
         self._opset = scope.opset
         self._label = node.name or self.y
-        self._epsilon = next((a for a in node.attribute if a.name == "epsilon"), None)
+        self._epsilon = epsilon_of(node)
         self._eps = site.layer.eps
         self._names = names
 
@@ -118,7 +110,7 @@ class _Emitter:
         """Cast ``value`` from ``dtype`` to ``to``; the value itself where they are the same."""
         if dtype == to and output is None:
             return value
-        return self.op("Cast", value, output=output, to=_element_type(to))
+        return self.op("Cast", value, output=output, to=element_of(to))
 
     def reduce_mean(self, value: str, axes: list[int]) -> str:
         """Add a ReduceMean that keeps the reduced axes; from opset 18 on the axes are an input."""
@@ -144,23 +136,6 @@ class _Emitter:
             name, number = f"{wanted}_{number}", number + 1
         self._names.add(name)
         return name
-
-
-def _element_type(dtype: str) -> int:
-    import ml_dtypes
-
-    numpy_dtype = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
-    return int(onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype))
-
-
-def _set_nodes(field: Any, nodes: Iterable[onnx.NodeProto]) -> None:
-    copies = []
-    for node in nodes:
-        copied = onnx.NodeProto()
-        copied.CopyFrom(node)
-        copies.append(copied)
-    del field[:]
-    field.extend(copies)
 
 
 def _codes(proto: onnx.ModelProto) -> dict[tuple[str, ...], Any]:

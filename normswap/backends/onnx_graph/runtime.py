@@ -17,12 +17,12 @@ import numpy as np
 import onnx
 
 from normswap.backends import interrupts_held_back
-from normswap.backends.onnx_graph.model import OnnxModel, location_of, tensors_of
+from normswap.backends.onnx_graph.model import OnnxModel, copy_of, location_of, set_nodes, tensors_of
 from normswap.backends.onnx_graph.wire import INLINE
 from normswap.errors import CannotRunError
 from normswap.layer import Array
 
-__all__ = ["Session", "run_small"]
+__all__ = ["Session"]
 
 
 class Session:
@@ -86,11 +86,6 @@ class Session:
         return Counter(name.removesuffix(suffix) for name in names if name.endswith(suffix))
 
 
-def run_small(proto: onnx.ModelProto, feed: Mapping[str, Any], *, optimize: bool = False) -> dict[str, Array]:
-    """Run a small model made in memory, once, on one thread."""
-    return Session(OnnxModel(proto), optimize=optimize, threads=1).run(feed)
-
-
 def _without_bfloat16(model: OnnxModel) -> tuple[OnnxModel, dict[str, str], dict[str, str]]:
     """Let the model take and give float32, which holds every bfloat16: NumPy has no bfloat16 to feed.
 
@@ -101,8 +96,7 @@ def _without_bfloat16(model: OnnxModel) -> tuple[OnnxModel, dict[str, str], dict
     graph = model.proto.graph
     if all(value.type.tensor_type.elem_type != bfloat16 for value in (*graph.input, *graph.output)):
         return model, {}, {}
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = copy_of(model).proto
     inputs, outputs, casts = {}, {}, []
     defaults = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
@@ -119,9 +113,7 @@ def _without_bfloat16(model: OnnxModel) -> tuple[OnnxModel, dict[str, str], dict
             cast = onnx.helper.make_node("Cast", [value.name], [f"{value.name}/float32"], to=onnx.TensorProto.FLOAT)
             nodes.append(cast)
             value.name, value.type.tensor_type.elem_type = f"{value.name}/float32", onnx.TensorProto.FLOAT
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del proto.graph.node[:]
-    proto.graph.node.extend(copies)
+    set_nodes(proto.graph.node, nodes)
     return OnnxModel(proto, model.path), inputs, outputs
 
 
@@ -144,8 +136,7 @@ def _with_data_by_path(model: OnnxModel) -> bytes:
     if all(location_of(tensor) != INLINE for tensor in tensors_of(model.proto)):
         return bytes(model.proto.SerializeToString())
     assert model.path is not None, "only a file has data of its own"
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = copy_of(model).proto
     for tensor in tensors_of(proto):
         for entry in tensor.external_data:
             if entry.key == "location" and entry.value == INLINE:

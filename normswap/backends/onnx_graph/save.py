@@ -15,8 +15,8 @@ from typing import IO
 
 import onnx
 
-from normswap.backends.onnx_graph.model import OnnxModel, external_place, load, location_of, tensors_of
-from normswap.backends.onnx_graph.wire import INLINE, FileRange, expand
+from normswap.backends.onnx_graph.model import OnnxModel, copy_of, external_place, load, location_of, tensors_of
+from normswap.backends.onnx_graph.wire import INLINE, FileRange, expand, reference
 from normswap.errors import ModelReadError, ModelWriteError
 
 __all__ = ["Writing", "check_target", "save", "write_model"]
@@ -124,8 +124,7 @@ def write_model(
     """
     stop = stop or threading.Event()
     data_name = data_name or f"{path.name}.data"
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = copy_of(model).proto
     copies = _place_external(model, proto, data_name)
     if copies:
         with (path.parent / data_name).open("wb") as out:
@@ -159,26 +158,19 @@ def _place_external(model: OnnxModel, proto: onnx.ModelProto, data_name: str) ->
             place = external_place(model, tensor)
             tensors[place.path].append((place.offset, place.length, tensor))
     copies: list[tuple[Path, int, int, int]] = []
-    end = 0
     for path, entries in tensors.items():
         entries.sort(key=lambda entry: entry[:2])
-        runs: list[list[int]] = []  # [start, stop] in the source
+        stop: int | None = None  # of the run being gathered, in the source
         for offset, length, tensor in entries:
-            if runs and offset - runs[-1][1] < _ALIGNMENT:
-                runs[-1][1] = max(runs[-1][1], offset + length)
-            else:
+            if stop is None or offset - stop >= _ALIGNMENT:
                 end = copies[-1][3] + copies[-1][2] if copies else 0
-                runs.append([offset, offset + length])
-                copies.append((path, offset, length, _aligned(end, offset)))
+                copies.append((path, offset, 0, _aligned(end, offset)))
+                stop = offset
+            stop = max(stop, offset + length)
             source, start, _, target = copies[-1]
-            copies[-1] = (source, start, runs[-1][1] - start, target)
+            copies[-1] = (source, start, stop - start, target)
             del tensor.external_data[:]
-            for key, value in (
-                ("location", data_name),
-                ("offset", str(target + offset - start)),
-                ("length", str(length)),
-            ):
-                tensor.external_data.add(key=key, value=value)
+            tensor.external_data.extend(reference(data_name, target + offset - start, length).external_data)
     return copies
 
 

@@ -19,7 +19,7 @@ from normswap.backends.onnx_graph.shapes import Types, infer_call_types, infer_t
 from normswap.errors import ModelReadError, UnsupportedModelError
 from normswap.layer import Array
 
-__all__ = ["Origin", "Scope", "attribute_value", "first_output", "graphs_in", "walk", "with_subgraphs"]
+__all__ = ["Origin", "Scope", "attribute_value", "epsilon_of", "first_output", "graphs_in", "walk", "with_subgraphs"]
 
 _DEEPEST = 64  # nesting of calls and subgraphs; deeper is a function that calls itself
 
@@ -290,6 +290,11 @@ def _raise_for_circle(scope: Scope) -> None:
 def first_output(node: onnx.NodeProto) -> str:
     """Return the first output that has a name, or nothing."""
     return next((name for name in node.output if name), "")
+
+
+def epsilon_of(node: onnx.NodeProto) -> onnx.AttributeProto | None:
+    """Return the ``epsilon`` of a node as it is written, perhaps a reference; None where the default holds."""
+    return next((attribute for attribute in node.attribute if attribute.name == "epsilon"), None)
 
 
 def attribute_value(attribute: onnx.AttributeProto) -> Any:

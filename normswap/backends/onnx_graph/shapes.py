@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+import ml_dtypes  # noqa: F401  # gives NumPy the name bfloat16
+import numpy as np
 import onnx
 import onnx.shape_inference
 
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.layer import Dim
 
-__all__ = ["Types", "dims_of", "infer_call_types", "infer_types", "spelled"]
+__all__ = ["Types", "dims_of", "element_of", "infer_call_types", "infer_types", "spelled"]
 
 Path: TypeAlias = tuple[str, ...]
 
@@ -106,3 +108,8 @@ def spelled(known: onnx.TypeProto | None) -> str | None:
         return str(onnx.helper.tensor_dtype_to_np_dtype(element))
     except (KeyError, ValueError):
         return None
+
+
+def element_of(dtype: str) -> int:
+    """Return ONNX's number of an element type that NumPy or ml_dtypes spells so."""
+    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 
 from normswap.backends.onnx_graph.cut import CutError, cut_out
-from normswap.backends.onnx_graph.runtime import run_small
+from normswap.backends.onnx_graph.model import OnnxModel
+from normswap.backends.onnx_graph.runtime import Session
 from normswap.backends.onnx_graph.scopes import Scope
 from normswap.backends.onnx_graph.shapes import dims_of
 from normswap.errors import CannotRunError
@@ -39,7 +40,7 @@ def recognise(scope: Scope, node: onnx.NodeProto, dtype: str, channels: int | No
         data = _styled(shape, dtype)
         try:
             model = cut_out(scope, [mean, var], {x: ("x", x_type)})
-            found = run_small(model, {"x": data})
+            found = Session(OnnxModel(model), optimize=False, threads=1).run({"x": data})
         except CutError as error:
             return "unknown", f"its mean or variance is computed at run time, and not from its input: {error}"
         except CannotRunError as error:

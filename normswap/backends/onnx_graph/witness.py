@@ -14,9 +14,9 @@ import onnx
 
 from normswap.backends.onnx_graph.constants import RANDOM
 from normswap.backends.onnx_graph.find import Site, sites
-from normswap.backends.onnx_graph.model import OnnxModel
-from normswap.backends.onnx_graph.rewrite import copy_of
-from normswap.backends.onnx_graph.scopes import with_subgraphs
+from normswap.backends.onnx_graph.model import OnnxModel, copy_of, set_nodes
+from normswap.backends.onnx_graph.scopes import epsilon_of, with_subgraphs
+from normswap.backends.onnx_graph.shapes import element_of
 from normswap.plan import Plan
 from normswap.tolerance import UNIT_ROUNDOFF
 
@@ -45,11 +45,10 @@ def witness(model: OnnxModel, plan: Plan, *, noise: float = 0.0, seed: int = 0) 
         for node in list(field):
             site = places.get((body, node.output[0])) if node.output else None
             if site is None:
-                nodes.append(_copy(node))
+                nodes.append(node)
             else:
                 nodes += _switched(site, plan.norm.name, noise, seed + len(nodes))
-        del field[:]
-        field.extend(nodes)
+        set_nodes(field, nodes)
     return reference
 
 
@@ -90,9 +89,7 @@ class _Nodes:
         return self.op("Constant", value=onnx.numpy_helper.from_array(np.asarray(values, dtype)))
 
     def cast(self, name: str, dtype: str, output: str = "") -> str:
-        element = {"float32": onnx.TensorProto.FLOAT, "float64": onnx.TensorProto.DOUBLE}
-        element |= {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}
-        return self.op("Cast", name, output=output, to=element[dtype])
+        return self.op("Cast", name, output=output, to=element_of(dtype))
 
 
 def _switched(site: Site, target: str, noise: float, seed: int) -> list[onnx.NodeProto]:
@@ -147,7 +144,8 @@ def _train_node(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, comput
     one = nodes.op("Add", zero, nodes.constant([1.0], compute))
     y = nodes.op("BatchNormalization", x, scale, bias, zero, one, momentum=momentum)
     added = nodes.list[-1]
-    added.attribute.extend(a for a in site.node.attribute if a.name == "epsilon")
+    if (epsilon := epsilon_of(site.node)) is not None:
+        added.attribute.append(epsilon)
     statistics = ["mean", "var"]
     if site.scope.opset >= 14:
         added.attribute.append(onnx.helper.make_attribute("training_mode", 1))
@@ -186,7 +184,7 @@ def _frozen(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, mean: str,
 
 def _epsilon(nodes: _Nodes, site: Site, compute: str) -> str:
     """Add eps as a constant, a reference to the function's attribute where the node's is one."""
-    epsilon = next((a for a in site.node.attribute if a.name == "epsilon"), None)
+    epsilon = epsilon_of(site.node)
     if epsilon is None or not epsilon.ref_attr_name:
         return nodes.constant(site.layer.eps, compute)
     name = nodes.op("Constant")
@@ -194,9 +192,3 @@ def _epsilon(nodes: _Nodes, site: Site, compute: str) -> str:
         name="value_float", ref_attr_name=epsilon.ref_attr_name, type=onnx.AttributeProto.FLOAT
     )
     return nodes.cast(name, compute)
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copied = onnx.NodeProto()
-    copied.CopyFrom(node)
-    return copied
