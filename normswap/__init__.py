@@ -1,6 +1,7 @@
 """Convert the BatchNorm layers of a model, and prove that the result computes what was meant."""
 
 from normswap.api import Conversion, convert, find, plan, save, verify
+from normswap.checkpoint import convert_state_dict
 from normswap.errors import (
     CannotRunError,
     ModelReadError,
@@ -37,6 +38,7 @@ __all__ = [
     "Tolerance",
     "UnsupportedModelError",
     "convert",
+    "convert_state_dict",
     "find",
     "plan",
     "save",

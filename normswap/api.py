@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from normswap.backends import Backend, backend_for
-from normswap.errors import SelectionError
-from normswap.layer import Array, NormLayer
-from normswap.norms import NORMS
-from normswap.plan import Plan, make_plan, nearest
+from normswap.errors import CannotRunError
+from normswap.layer import NormLayer
+from normswap.plan import Plan, make_plan, target_named
 from normswap.report import Progress, Report
 from normswap.tolerance import Tolerance
-from normswap.verify import verify_conversion
+from normswap.verify import verify_across, verify_conversion
 
 __all__ = ["Conversion", "convert", "find", "plan", "save", "verify"]
 
@@ -26,7 +25,7 @@ class Conversion:
     """What ``convert`` returns.
 
     Attributes:
-        model: The converted model; the original is untouched.
+        model: The converted model, of the original's kind; an ONNX model comes with its file, if it has one.
         plan: What was changed, what not, and why.
         report: How the result was verified.
         written: The file that was written, None where none was asked for or the report is not ok.
@@ -38,27 +37,38 @@ class Conversion:
     written: Path | None = None
 
 
-def find(model: Any) -> tuple[NormLayer, ...]:
+def find(model: Any, *, inputs: Any = None) -> tuple[NormLayer, ...]:
     """Return every BatchNorm of a model, whatever its form.
 
     Args:
-        model: Path of an .onnx file, or an onnx.ModelProto.
+        model: Path of an .onnx or .pt2 file, an onnx.ModelProto, an nn.Module or an ExportedProgram.
+        inputs: What an nn.Module is run with once, on a copy, to see the shapes of its layers and functional calls
+            in it; without them it is not run, and its code is read.
 
     Raises:
         ModelReadError: If the file cannot be read.
+        UnsupportedModelError: If the model as a whole cannot be handled.
+        CannotRunError: If ``inputs`` do not fit the model.
     """
     backend = backend_for(model)
-    return backend.find(backend.load(model))
+    return backend.find(_loaded(backend, model, inputs=inputs))
 
 
 def plan(
-    model: Any, to: str, *, only: Sequence[str] = (), skip: Sequence[str] = (), drop_statistics: bool = False
+    model: Any,
+    to: str,
+    *,
+    inputs: Any = None,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    drop_statistics: bool = False,
 ) -> Plan:
     """Say what converting the model would change, what not, and why.
 
     Args:
-        model: Path of an .onnx file, or an onnx.ModelProto.
+        model: Path of an .onnx or .pt2 file, an onnx.ModelProto, an nn.Module or an ExportedProgram.
         to: Name of the target, one of normswap.NORMS.
+        inputs: What an nn.Module is run with once, as in ``find``.
         only: Globs; if any are given, only layers that match one are converted.
         skip: Globs; layers that match one are left as they are.
         drop_statistics: Drop outputs of the model that carry nothing but running statistics of such layers.
@@ -68,14 +78,14 @@ def plan(
         SelectionError: If the target is unknown or a glob matches nothing.
     """
     backend = backend_for(model)
-    return _plan(backend, _loaded(backend, model, drop_statistics), to, only, skip)
+    return _plan(backend, _loaded(backend, model, drop_statistics, inputs=inputs), to, only, skip)
 
 
 def convert(
     model: Any,
     to: str,
     *,
-    inputs: Mapping[str, Array] | str | os.PathLike[str] | None = None,
+    inputs: Any = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
@@ -84,6 +94,7 @@ def convert(
     end_to_end: bool = True,
     tolerance: Tolerance | None = None,
     seed: int = 0,
+    in_place: bool = False,
     output: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -91,9 +102,12 @@ def convert(
     """Convert a model and verify the result; look at ``report.ok`` before using it.
 
     Args:
-        model: Path of an .onnx file, or an onnx.ModelProto; never changed.
+        model: Path of an .onnx or .pt2 file, an onnx.ModelProto, an nn.Module or an ExportedProgram; never changed,
+            unless ``in_place`` asks for it.
         to: Name of the target, one of normswap.NORMS.
-        inputs: End-to-end inputs by name, or an .npz file of them; generated from the signature if not given.
+        inputs: End-to-end inputs: arrays by name, or an .npz file of them; for a torch model a tensor, a tuple of
+            positional arguments, or a mapping of named ones. Generated if not given, which of an nn.Module takes a
+            guess at the shape that its first layer wants; the report says what was used.
         shapes: Shapes of generated inputs, by input name.
         only: Globs; if any are given, only layers that match one are converted.
         skip: Globs; layers that match one are left as they are.
@@ -102,7 +116,10 @@ def convert(
         end_to_end: Run the whole model too.
         tolerance: Margins of the end-to-end comparison.
         seed: Of generated inputs and probes.
-        output: A file to write the converted model to, if the report is ok.
+        in_place: Convert the caller's own nn.Module, if the report of the copy is ok: the outer module stays the same
+            object, and every weight and bias the same Parameter, as optimizers and tied modules know them.
+        output: A file to write the converted model to, if the report is ok. For an nn.Module the suffix says as
+            what: weights (.pth, .safetensors), or an export (.onnx, .pt2) that is verified too.
         force: Replace an existing ``output``.
         progress: Called with (stage, done, total) as the work goes on.
 
@@ -112,7 +129,8 @@ def convert(
         SelectionError: If the target is unknown or a glob matches nothing.
         RefusedLayersError: If selected layers cannot take the target.
         NothingToConvertError: If no layer would change.
-        UnsupportedModelError: If the model's opset is too old and cannot be raised.
+        UnsupportedModelError: If the model as a whole cannot be handled: an opset that cannot be raised, a module
+            that cannot be copied, or not converted in place.
         CannotRunError: If the model does not run and ``end_to_end`` is wanted.
 
     Example:
@@ -123,7 +141,7 @@ def convert(
         >>> normswap.save(conversion.model, "lowlight_instance.onnx")  # doctest: +SKIP
     """
     backend = backend_for(model)
-    loaded = _loaded(backend, model, drop_statistics)
+    loaded = _loaded(backend, model, drop_statistics, inputs=inputs, guess=end_to_end, shapes=shapes, seed=seed)
     planned = _plan(backend, loaded, to, only, skip)
     _raise_for_plan(planned, allow_refusals)
     if output is not None:
@@ -132,19 +150,23 @@ def convert(
     converted = backend.rewrite(before, planned)
     feeds = backend.feeds(before, inputs, shapes or {}, seed) if end_to_end else None
     # The copying of large weights goes on while the result is verified; only what holds is put in place.
-    with nullcontext() if output is None else backend.Writing(converted, output, force=force) as writing:
+    with nullcontext() if output is None else backend.Writing(converted, output, force=force, feeds=feeds) as writing:
         report = verify_conversion(
             backend,
             before,
             converted,
             planned,
             feeds=feeds,
+            more=writing.candidates if writing is not None else {},
             tolerance=tolerance,
             seed=seed,
             progress=progress,
         )
         written = writing.commit() if writing is not None and report.ok else None
-    return Conversion(converted, planned, report, written)
+    if in_place and report.ok:
+        backend.rewrite_in_place(loaded, planned)
+        return Conversion(model, planned, report, written)
+    return Conversion(backend.public(converted), planned, report, written)
 
 
 def verify(
@@ -152,7 +174,7 @@ def verify(
     after: Any,
     to: str,
     *,
-    inputs: Mapping[str, Array] | str | os.PathLike[str] | None = None,
+    inputs: Any = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
@@ -165,22 +187,28 @@ def verify(
 ) -> Report:
     """Hold a converted model to its original under the target's stated meaning.
 
-    Arguments and exceptions are those of ``convert``; ``after`` is the converted model.
+    The two may be of different frameworks (an nn.Module and the .onnx file that was made of it): then their outputs
+    are compared, paired by order, and the report says that this is all that was. Arguments and exceptions are those
+    of ``convert``; ``after`` is the converted model.
     """
-    backend = backend_for(before)
-    original = _loaded(backend, before, drop_statistics)
+    backend, after_backend = backend_for(before), backend_for(after)
+    original = _loaded(backend, before, drop_statistics, inputs=inputs, guess=end_to_end, shapes=shapes, seed=seed)
     planned = _plan(backend, original, to, only, skip)
     _raise_for_plan(planned, allow_refusals)
     prepared = backend.prepare(original)
-    return verify_conversion(
-        backend,
-        prepared,
-        backend.load(after),
-        planned,
-        feeds=backend.feeds(prepared, inputs, shapes or {}, seed) if end_to_end else None,
-        tolerance=tolerance,
-        seed=seed,
-        progress=progress,
+    feeds = backend.feeds(prepared, inputs, shapes or {}, seed) if end_to_end else None
+    other = after_backend.load(after)
+    if backend is after_backend:
+        return verify_conversion(
+            backend, prepared, other, planned, feeds=feeds, tolerance=tolerance, seed=seed, progress=progress
+        )
+    if feeds is None:
+        raise CannotRunError(
+            "the two models are of different frameworks, which can only be compared end to end; "
+            "leave out --no-end-to-end"
+        )
+    return verify_across(
+        backend, prepared, after_backend, other, planned, feeds=feeds, tolerance=tolerance, seed=seed, progress=progress
     )
 
 
@@ -189,24 +217,38 @@ def save(model: Any, path: str | os.PathLike[str], *, force: bool = False) -> No
 
     Args:
         model: ``Conversion.model``.
-        path: The file to write; external data go to ``<path>.data`` beside it.
+        path: The file to write; external data of ONNX go to ``<path>.data`` beside it, of an nn.Module the weights
+            are written (.pth, .safetensors).
         force: Replace an existing file.
 
     Raises:
         ModelWriteError: If the target exists, is the source, or cannot be written.
     """
-    backend_for(model).save(model, path, force=force)
+    backend = backend_for(model)
+    backend.save(backend.load(model), path, force=force)
 
 
-def _loaded(backend: Backend, model: Any, drop_statistics: bool) -> Any:
+def _loaded(
+    backend: Backend,
+    model: Any,
+    drop_statistics: bool = False,
+    *,
+    inputs: Any = None,
+    guess: bool = False,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    seed: int = 0,
+) -> Any:
+    """Load a model; with inputs, or where some may be guessed, also see what only a run of it tells."""
     loaded = backend.load(model)
-    return backend.without_statistics(loaded) if drop_statistics else loaded
+    if drop_statistics:
+        loaded = backend.without_statistics(loaded)
+    if inputs is None and not guess:
+        return loaded
+    return backend.observe(loaded, inputs, shapes or {}, seed)
 
 
 def _plan(backend: Backend, model: Any, to: str, only: Sequence[str], skip: Sequence[str]) -> Plan:
-    if to not in NORMS:
-        raise SelectionError(f"unknown target {to!r}{nearest(to, NORMS)}; known are {', '.join(NORMS)}")
-    return make_plan(NORMS[to], backend.find(model), only=only, skip=skip)
+    return make_plan(target_named(to), backend.find(model), only=only, skip=skip)
 
 
 def _raise_for_plan(planned: Plan, allow_refusals: bool) -> None:

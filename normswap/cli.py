@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -10,11 +11,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 import normswap
+from normswap.backends.files import as_write_error, check_writable, folder_beside
 from normswap.errors import NormswapError
 from normswap.norms import NORMS
 
@@ -114,6 +117,28 @@ def _raise_for_idle_options(options: dict[str, Any]) -> None:
             raise click.UsageError(f"{name} does nothing with --no-end-to-end; leave one of them out")
 
 
+def _source(model: str, weights: str | None, option: str = "--weights") -> Any:
+    """Return what the library takes: a path as it is, or the module that a factory builds."""
+    from normswap.factory import build, is_factory
+
+    if is_factory(model):
+        return build(model, weights)
+    if weights is not None:
+        raise click.UsageError(f"{option} is for package.module:factory; a file has its weights in it")
+    return model
+
+
+def _prints_aside() -> contextlib.redirect_stdout[TextIO]:
+    """Keep what a user's code prints out of reports, which machines read."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+def _is_checkpoint(model: Any) -> bool:
+    from normswap.checkpoint import SUFFIXES
+
+    return isinstance(model, str) and os.path.splitext(model)[1] in SUFFIXES
+
+
 def _shape(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for value in values:
@@ -153,6 +178,9 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         "end_to_end": click.option(
             "--end-to-end/--no-end-to-end", default=True, help="Also run the whole model (default), or not."
         ),
+        "weights": click.option(
+            "--weights", type=click.Path(), metavar="FILE", help="State dict for a factory: .pth or .safetensors."
+        ),
         "json": click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
     }  # fmt: skip
 
@@ -167,20 +195,46 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 @command.command()
 @click.argument("model", type=click.Path())
 @click.option("--to", metavar=f"[{_TARGETS}]", help="Show what converting to this target would change.")
-@_options("only", "skip", "drop_statistics", "json")
-def inspect(model: str, to: str | None, as_json: bool, drop_statistics: bool, **choice: Any) -> int:
-    """List the BatchNorm layers of MODEL, and what a conversion would do (a dry run)."""
+@_options("weights", "only", "skip", "drop_statistics", "inputs", "shape", "json")
+def inspect(
+    model: str,
+    weights: str | None,
+    to: str | None,
+    as_json: bool,
+    drop_statistics: bool,
+    inputs: str | None,
+    shapes: dict[str, tuple[int, ...]],
+    **choice: Any,
+) -> int:
+    """List the BatchNorm layers of MODEL, and what a conversion would do (a dry run).
+
+    MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors). With --inputs or
+    --shape a factory's model is run once, so that the shapes of its layers are known.
+    """
     from normswap.backends import backend_for
+    from normswap.plan import make_plan, target_named
 
     if to is None and any(choice.values()):
         raise click.UsageError("--only and --skip choose what is converted; give --to as well")
-    backend = backend_for(model)
-    loaded = backend.load(model)
-    if drop_statistics:
-        loaded = backend.without_statistics(loaded)
-    planned = normswap.plan(loaded, to, **choice) if to else None
-    layers = backend.find(loaded)
-    remarks = backend.remarks(loaded, layers)
+    norm = None if to is None else target_named(to)
+    with _prints_aside():
+        source = _source(model, weights)
+        if _is_checkpoint(source):
+            from normswap.checkpoint import layers_in, read_checkpoint
+
+            _raise_for_idle_with_checkpoints({"inputs": inputs, "shapes": shapes, "drop_statistics": drop_statistics})
+            layers = layers_in(read_checkpoint(source))
+            remarks = ["a checkpoint does not say what its layers compute, nor their eps and shapes"]
+        else:
+            backend = backend_for(source)
+            loaded = backend.load(source)
+            if drop_statistics:
+                loaded = backend.without_statistics(loaded)
+            if inputs or shapes:
+                loaded = backend.observe(loaded, inputs, shapes, 0)
+            layers = backend.find(loaded)
+            remarks = backend.remarks(loaded, layers)
+    planned = None if norm is None else make_plan(norm, layers, **choice)
     if as_json:
         click.echo(json.dumps(_inspection(model, layers, planned, remarks), indent=2))
     else:
@@ -190,43 +244,132 @@ def inspect(model: str, to: str | None, as_json: bool, drop_statistics: bool, **
 
 @command.command()
 @click.argument("model", type=click.Path())
-@_options("to")
+@_options("to", "weights")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @_options("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "json")
-def convert(model: str, to: str, output: str, as_json: bool, **options: Any) -> int:
-    """Convert the BatchNorm layers of MODEL, verify the result, and write it if it holds."""
+def convert(model: str, to: str, weights: str | None, output: str, force: bool, as_json: bool, **options: Any) -> int:
+    """Convert the BatchNorm layers of MODEL, verify the result, and write it if it holds.
+
+    MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors) by itself. The suffix
+    of OUT says what is written of a factory's model: weights (.pth, .safetensors) or an export (.onnx, .pt2).
+    """
     _raise_for_idle_options(options)
-    with _Progress() as progress:
-        conversion = normswap.convert(model, to, output=output, progress=progress, **options)
+    with _prints_aside(), _Progress() as progress:
+        source = _source(model, weights)
+        if _is_checkpoint(source):
+            report, written = _convert_checkpoint(source, to, output, force, options)
+        else:
+            if weights is not None:
+                check_writable(output, [Path(weights)], force=force)
+            conversion = normswap.convert(source, to, output=output, force=force, progress=progress, **options)
+            report, written = conversion.report, conversion.written
     if as_json:
-        written = None if conversion.written is None else str(conversion.written)
-        click.echo(json.dumps({**conversion.report.to_dict(), "written": written}, indent=2))
+        click.echo(json.dumps({**report.to_dict(), "written": None if written is None else str(written)}, indent=2))
     else:
-        count = len(conversion.plan.layers)
-        click.echo(f"{count} BatchNorm layer{'s' * (count != 1)} -> {to}: {conversion.report.meaning}")
-        _print_report(conversion.report)
-        if conversion.written:
-            click.echo(f"wrote {conversion.written}")
-    if not conversion.report.ok:
+        count = len(report.planned)
+        click.echo(f"{count} BatchNorm layer{'s' * (count != 1)} -> {to}: {report.meaning}")
+        _print_report(report)
+        if written:
+            click.echo(f"wrote {written}")
+    if not report.ok:
         click.echo("normswap: nothing was written, because the conversion did not verify", err=True)
-    return EQUAL if conversion.report.ok else DIFFERENT
+    return EQUAL if report.ok else DIFFERENT
+
+
+def _convert_checkpoint(
+    path: str, to: str, output: str, force: bool, options: dict[str, Any]
+) -> tuple[normswap.Report, Path | None]:
+    """Convert a state dict without its model; what was written is read back and compared."""
+    from normswap.checkpoint import (
+        compare_checkpoints,
+        convert_state_dict,
+        layers_in,
+        read_checkpoint,
+        write_checkpoint,
+    )
+    from normswap.plan import make_plan, target_named
+
+    _raise_for_idle_with_checkpoints(options)
+    if not _is_checkpoint(output):
+        raise click.UsageError(
+            f"{output}: a checkpoint becomes a checkpoint (.pth, .safetensors); an export takes the model's code: "
+            "package.module:factory --weights"
+        )
+    choice = {name: options[name] for name in ("only", "skip")}
+    before = read_checkpoint(path)
+    after = convert_state_dict(before, to, **choice)
+    target = Path(output)
+    check_writable(target, [Path(path)], force=force)
+    with as_write_error(target), folder_beside(target) as folder:
+        aside = Path(folder) / target.name
+        write_checkpoint(after, aside)
+        planned = make_plan(target_named(to), layers_in(before), **choice)
+        report = compare_checkpoints(before, read_checkpoint(aside), planned)
+        if report.ok:
+            os.replace(aside, target)
+    return report, target if report.ok else None
+
+
+def _raise_for_idle_with_checkpoints(options: dict[str, Any]) -> None:
+    for name, said in (("inputs", "--inputs"), ("shapes", "--shape"), ("drop_statistics", "--drop-statistics")):
+        if options[name]:
+            raise click.UsageError(f"{said} does nothing with a checkpoint, which is not run; leave it out")
 
 
 @command.command()
 @click.argument("before", type=click.Path())
 @click.argument("after", type=click.Path())
-@_options("to", "only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "json")
-def verify(before: str, after: str, to: str, as_json: bool, **options: Any) -> int:
-    """Hold the converted model AFTER to the original BEFORE under the target's stated meaning."""
+@_options("to", "weights")
+@click.option("--after-weights", type=click.Path(), metavar="FILE", help="State dict for a factory given as AFTER.")
+@_options("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "json")
+def verify(
+    before: str, after: str, to: str, weights: str | None, after_weights: str | None, as_json: bool, **options: Any
+) -> int:
+    """Hold the converted model AFTER to the original BEFORE under the target's stated meaning.
+
+    Each is an .onnx or .pt2 file, or package.module:factory. AFTER may also be the weights (.pth, .safetensors) that
+    a factory's model was converted to. Models of two frameworks are compared end to end alone.
+    """
     _raise_for_idle_options(options)
-    with _Progress() as progress:
-        report = normswap.verify(before, after, to, progress=progress, **options)
+    with _prints_aside(), _Progress() as progress:
+        source, other = _source(before, weights), _source(after, after_weights, "--after-weights")
+        if _is_checkpoint(source):
+            report = _verify_checkpoints(source, other, to, options)
+        else:
+            if _is_checkpoint(other):
+                other = _converted_with(source, to, other, options)
+            report = normswap.verify(source, other, to, progress=progress, **options)
     if as_json:
         click.echo(report.to_json())
     else:
         _print_report(report)
     return EQUAL if report.ok else DIFFERENT
+
+
+def _verify_checkpoints(before: str, after: Any, to: str, options: dict[str, Any]) -> normswap.Report:
+    from normswap.checkpoint import compare_checkpoints, layers_in, read_checkpoint
+    from normswap.plan import make_plan, target_named
+
+    _raise_for_idle_with_checkpoints(options)
+    if not _is_checkpoint(after):
+        found = after if isinstance(after, str) else "a model"
+        raise click.UsageError(f"{before} is a checkpoint, which can only be compared with another; found {found}")
+    original = read_checkpoint(before)
+    planned = make_plan(target_named(to), layers_in(original), only=options["only"], skip=options["skip"])
+    planned.raise_for_nothing()
+    return compare_checkpoints(original, read_checkpoint(after), planned)
+
+
+def _converted_with(source: Any, to: str, weights: str, options: dict[str, Any]) -> Any:
+    """Return the conversion of a module with the weights of a file, which is then verified like any other."""
+    from normswap.factory import load_weights
+
+    if isinstance(source, str):
+        raise click.UsageError(f"{weights} holds weights alone; give BEFORE as package.module:factory")
+    converted = normswap.convert(source, to, **options).model  # the same options, so that it has the same plan
+    load_weights(converted, weights)
+    return converted
 
 
 def _print_report(report: normswap.Report) -> None:
@@ -294,7 +437,7 @@ def _print_layers(console: Console, layers: Sequence[NormLayer], planned: Plan |
                 layer.name,
                 layer.role,
                 "?" if layer.num_features is None else str(layer.num_features),
-                f"{layer.eps:.3g}",
+                "?" if math.isnan(layer.eps) else f"{layer.eps:.3g}",
                 layer.dtype,
                 _spelled_shape(layer),
             ]

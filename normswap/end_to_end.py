@@ -6,14 +6,16 @@ rounding may do, times a margin.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from normswap.backends import Backend, Feed
+from normswap.backends import Backend, Candidate, Feed, Run
 from normswap.errors import CannotRunError
 from normswap.layer import Array
+from normswap.norms import NORMS
 from normswap.plan import Plan
 from normswap.report import Check, Progress
 from normswap.tolerance import UNIT_ROUNDOFF, Tolerance
@@ -26,29 +28,48 @@ _INFORMATIVE = 0.1  # a bound above this fraction of the output's spread tells l
 def end_to_end(
     backend: Backend,
     before: Any,
-    after: Any,
+    candidates: Mapping[str, Candidate],
     plan: Plan,
     feeds: Sequence[Feed],
     tolerance: Tolerance,
     seed: int,
     progress: Progress,
+    *,
+    tell_apart: bool = False,
 ) -> tuple[list[Check], str, list[str]]:
-    """Run the whole model and return a check for each output, where the inputs are from, and notes."""
-    total = 1 + len(backend.WAYS) + tolerance.runs
+    """Run the whole model and return a check for each output, where the inputs are from, and notes.
+
+    Args:
+        backend: Of the original.
+        before: The original.
+        candidates: What is held to it, by how each is run.
+        plan: The target and the layers.
+        feeds: Inputs to try until one runs.
+        tolerance: Margins of the comparison.
+        seed: Of the noise.
+        progress: Called with (stage, done, total).
+        tell_apart: Also say how far off the other meanings of the same layers would be.
+
+    Raises:
+        CannotRunError: If the original runs on none of ``feeds``.
+    """
+    total = 1 + len(candidates) + tolerance.runs
     progress("running the original", 0, total)
     feed, expected = _first_that_runs(backend, before, plan, feeds)
     found: dict[str, Mapping[str, Array]] = {}
     failed: list[Check] = []
-    for how in backend.WAYS:
+    for how, candidate in candidates.items():
         progress("running the converted model", 1 + len(found), total)
         try:
-            found[how] = backend.run(after, feed.arrays, how=how).outputs
+            outputs = candidate.run(feed.arrays).outputs
         except CannotRunError as error:
             failed.append(Check("end to end", how, ok=False, detail=f"the converted model does not run: {error}"))
             continue
-        if found[how].keys() != expected.outputs.keys():
-            failed.append(Check("end to end", how, ok=False, detail="the outputs have other names"))
-            del found[how]
+        paired = _paired(outputs, expected.outputs, candidate.by_order)
+        if isinstance(paired, str):
+            failed.append(Check("end to end", how, ok=False, detail=paired))
+        else:
+            found[how] = paired
     noisy: list[Mapping[str, Array]] = []
     checks: list[Check] = []
     while len(noisy) < tolerance.runs or (
@@ -72,10 +93,76 @@ def end_to_end(
         notes.append(
             f"end to end did not reach {', '.join(unseen)} with these inputs; only structure and probes saw them"
         )
+    if tell_apart:
+        notes += _other_meanings(backend, before, plan, feed, expected.outputs, found, checks)
     return [*failed, *checks], feed.source, notes
 
 
-def _first_that_runs(backend: Backend, before: Any, plan: Plan, feeds: Sequence[Feed]) -> tuple[Feed, Any]:
+def _other_meanings(
+    backend: Backend,
+    before: Any,
+    plan: Plan,
+    feed: Feed,
+    expected: Mapping[str, Array],
+    found: Mapping[str, Mapping[str, Array]],
+    checks: Sequence[Check],
+) -> list[str]:
+    """Say of the other targets whether these inputs would have shown them, or have."""
+    said = []
+    bounds = {
+        name: max((c.bound for c in checks if c.bound and c.name.startswith(f"{name} (")), default=0.0)
+        for name in expected
+    }
+    for norm in NORMS.values():
+        layers = tuple(layer for layer in plan.layers if norm.refuse(layer) is None)
+        if norm.name == plan.norm.name or not layers:
+            continue
+        try:
+            other = backend.run_reference(before, Plan(norm, layers), feed.arrays, noise=0.0, seed=0).outputs
+        except CannotRunError:
+            continue
+        ratio = _ratio(other, expected, bounds)
+        said += [
+            f"{how}: it computes {norm.name} instead ({norm.meaning})"
+            for how, outputs in found.items()
+            if _ratio(outputs, expected, bounds) > 1 >= _ratio(outputs, other, bounds)
+        ]
+        if ratio > 1:
+            said.append(f"{norm.name} ({norm.meaning}) would be off by {ratio:.2g} times what is allowed")
+        else:
+            said.append(
+                f"these inputs do not tell {plan.norm.name} from {norm.name} ({norm.meaning}), "
+                f"which differs by {ratio:.2g} times what is allowed"
+            )
+    return said
+
+
+def _ratio(one: Mapping[str, Array], other: Mapping[str, Array], bounds: Mapping[str, float]) -> float:
+    """The largest difference of two sets of outputs, as a multiple of what is allowed."""
+    ratios = [0.0]
+    for name, value in other.items():
+        if value.dtype.kind not in "fV" or not value.size or not bounds[name]:
+            continue
+        if one[name].shape != value.shape:
+            return math.inf
+        difference = np.abs(one[name].astype(np.float64) - value.astype(np.float64))
+        ratios.append(float(np.max(np.nan_to_num(difference, nan=0.0))) / bounds[name])
+    return max(ratios)
+
+
+def _paired(found: Mapping[str, Array], expected: Mapping[str, Array], by_order: bool) -> Mapping[str, Array] | str:
+    """Give outputs the names of the original's, or say why that cannot be."""
+    if not by_order:
+        return found if found.keys() == expected.keys() else "the outputs have other names"
+    if len(found) != len(expected):
+        return (
+            f"outputs are paired by their order, and there are {len(found)} ({', '.join(found)}) where the original "
+            f"has {len(expected)} ({', '.join(expected)})"
+        )
+    return dict(zip(expected, found.values(), strict=True))
+
+
+def _first_that_runs(backend: Backend, before: Any, plan: Plan, feeds: Sequence[Feed]) -> tuple[Feed, Run]:
     trouble = "no inputs were given"
     for feed in feeds:
         try:

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 
 from normswap.errors import NothingToConvertError, RefusedLayersError, SelectionError
 from normswap.layer import NormLayer
-from normswap.norms import Norm
+from normswap.norms import NORMS, Norm
 
-__all__ = ["Kept", "Plan", "Refusal", "make_plan", "nearest"]
+__all__ = ["Kept", "Plan", "Refusal", "make_plan", "nearest", "target_named"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,17 @@ def make_plan(norm: Norm, layers: Iterable[NormLayer], *, only: Sequence[str] = 
         else:
             chosen.append(layer)
     return _keep_shared_bodies_whole(Plan(norm, tuple(chosen), tuple(kept), tuple(refusals)), layers)
+
+
+def target_named(name: str) -> Norm:
+    """Return the target of that name.
+
+    Raises:
+        SelectionError: If there is none.
+    """
+    if name not in NORMS:
+        raise SelectionError(f"unknown target {name!r}{nearest(name, NORMS)}; known are {', '.join(NORMS)}")
+    return NORMS[name]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -128,7 +128,7 @@ def probe_layers(
         if any(getattr(cut.layer, name) is None for name in ("weight", "bias")):
             guessed.append(cut.layer.name)
         checks.append(_probe(plan, cut, with_stand_ins(cut.layer, seed), seed))
-    if plan.norm.name == "population":  # stored statistics of any size, since the layer's own hide a wrong eps
+    if not plan.norm.trains:  # stored statistics of any size, since the layer's own hide a wrong eps
         cuts = backend.cut_layers(before, after, plan, free=("running_mean", "running_var"))
         for index, cut in enumerate(cuts):
             check = _probe(plan, cut, _with_small_statistics(cut.layer, seed), seed)

@@ -62,6 +62,7 @@ class Report:
         notes: What was not compared, could not run, or was left as it was.
         inputs: Where the end-to-end inputs come from.
         left: Why each BatchNorm that was not converted was left as it is, by its name.
+        needed: The witnesses without which nothing is shown; between frameworks only the last can be had.
     """
 
     target: str
@@ -71,13 +72,14 @@ class Report:
     notes: tuple[str, ...] = ()
     inputs: str = ""
     left: Mapping[str, str] = field(default_factory=dict)
+    needed: tuple[Witness, ...] = ("structure", "probes")
 
     @property
     def ok(self) -> bool:
-        """True if something was checked, every planned layer was probed, and every check held."""
+        """True if every needed witness was heard, the probes on every planned layer, and every check held."""
         probed = Counter(check.name for check in self.checks if check.witness == "probes")
-        seen = bool(self.planned) and not Counter(self.planned) - probed
-        return seen and bool(self.of("structure")) and all(check.ok for check in self.checks)
+        seen = bool(self.planned) and ("probes" not in self.needed or not Counter(self.planned) - probed)
+        return seen and all(map(self.of, self.needed)) and all(check.ok for check in self.checks)
 
     def of(self, witness: Witness) -> tuple[Check, ...]:
         """Return the checks of one witness."""
@@ -95,6 +97,7 @@ class Report:
             "meaning": self.meaning,
             "planned": list(self.planned),
             "inputs": self.inputs,
+            "needed": list(self.needed),
             "left": dict(self.left),
             "notes": list(self.notes),
             "checks": [
@@ -125,10 +128,20 @@ class Report:
             lines.append(f"  ... and {len(failed) - _SHOWN} more; --json has them all")
         lines += [f"  left as they are: {described}" for described in _grouped(self.left)]
         lines += [f"  note: {note}" for note in self.notes]
-        verdict = f"equal to {self.meaning}" if self.ok else f"NOT shown equal to {self.meaning}"
-        if self.ok and not self.of("end to end"):
-            verdict += ", by structure and probes alone"
-        return "\n".join([*lines, f"{'PASS' if self.ok else 'FAIL'}: {verdict}"])
+        return "\n".join([*lines, f"{'PASS' if self.ok else 'FAIL'}: {self.verdict}"])
+
+    @property
+    def verdict(self) -> str:
+        """What was shown, as one phrase, with what it rests on where that is less than all three witnesses."""
+        if not self.ok:
+            return f"NOT shown equal to {self.meaning}"
+        if self.needed == ("structure",):
+            return f"the weights of a model that is to equal {self.meaning}; no model was run"
+        if "probes" not in self.needed:
+            return f"equal to {self.meaning}, end to end on these inputs alone"
+        if not self.of("end to end"):
+            return f"equal to {self.meaning}, by structure and probes alone"
+        return f"equal to {self.meaning}"
 
 
 def _line(report: Report, witness: Witness) -> str:

@@ -8,17 +8,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from normswap.backends import Backend, Feed
+from normswap.backends import Backend, Candidate, Feed
 from normswap.end_to_end import end_to_end
 from normswap.plan import Plan
 from normswap.probes import probe_layers
 from normswap.report import Progress, Report
 from normswap.tolerance import Tolerance
 
-__all__ = ["verify_conversion"]
+__all__ = ["verify_across", "verify_conversion"]
 
 
 def verify_conversion(
@@ -28,6 +28,7 @@ def verify_conversion(
     plan: Plan,
     *,
     feeds: Sequence[Feed] | None,
+    more: Mapping[str, Candidate] | None = None,
     tolerance: Tolerance | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -40,6 +41,7 @@ def verify_conversion(
         after: What is claimed to be its conversion.
         plan: The target and the layers.
         feeds: End-to-end inputs to try until one runs; None leaves the third witness out.
+        more: What else is held to the original end to end: files that the conversion was exported to.
         tolerance: Margins of the end-to-end comparison.
         seed: Of the probes.
         progress: Called with (stage, done, total) as the work goes on.
@@ -48,8 +50,6 @@ def verify_conversion(
         CannotRunError: If none of ``feeds`` runs.
     """
     progress = progress or (lambda stage, done, total: None)
-    left = {kept.layer.name: kept.reason for kept in plan.kept}
-    left |= {refusal.layer.name: f"REFUSED: {refusal.reason}" for refusal in plan.refusals}
     notes = list(backend.notes(before))
     checks = list(backend.compare_structure(before, after, plan))
     probed, probe_notes = probe_layers(backend, before, after, plan, seed, progress)
@@ -61,8 +61,9 @@ def verify_conversion(
     elif any(not check.ok for check in checks if check.witness == "structure"):
         notes.append("end to end was not run, because the structure differs")
     else:
+        candidates = {how: Candidate.of(backend, after, how) for how in backend.WAYS} | dict(more or {})
         run, source, run_notes = end_to_end(
-            backend, before, after, plan, feeds, tolerance or Tolerance(), seed, progress
+            backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress
         )
         checks += run
         notes += run_notes
@@ -73,5 +74,62 @@ def verify_conversion(
         checks=tuple(checks),
         notes=tuple(notes),
         inputs=source,
-        left=left,
+        left=_left(plan),
     )
+
+
+def verify_across(
+    backend: Backend,
+    before: Any,
+    after_backend: Backend,
+    after: Any,
+    plan: Plan,
+    *,
+    feeds: Sequence[Feed],
+    tolerance: Tolerance | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Hold a model of another framework to an original: end to end alone, inputs and outputs paired by their order.
+
+    The two have no names in common, so that nothing else can be compared; the report says whether the inputs can
+    tell the target from the other meanings that the same BatchNorms have.
+
+    Args:
+        backend: Of the original.
+        before: The original.
+        after_backend: Of the other model.
+        after: The other model, an export of a conversion, say.
+        plan: The target and the layers.
+        feeds: Inputs of the original to try until one runs.
+        tolerance: Margins of the comparison.
+        seed: Of the noise.
+        progress: Called with (stage, done, total) as the work goes on.
+
+    Raises:
+        CannotRunError: If the original runs on none of ``feeds``.
+    """
+    progress = progress or (lambda stage, done, total: None)
+    candidates = {
+        how: Candidate.of(after_backend, after, how, lambda arrays: backend.plain(before, arrays))
+        for how in after_backend.WAYS
+    }
+    checks, source, notes = end_to_end(
+        backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress, tell_apart=True
+    )
+    said = "the two models are of different frameworks: only outputs were compared, paired by their order"
+    return Report(
+        target=plan.norm.name,
+        meaning=plan.norm.meaning,
+        planned=tuple(layer.name for layer in plan.layers),
+        checks=tuple(checks),
+        notes=(said, *backend.notes(before), *notes),
+        inputs=source,
+        left=_left(plan),
+        needed=("end to end",),
+    )
+
+
+def _left(plan: Plan) -> dict[str, str]:
+    left = {kept.layer.name: kept.reason for kept in plan.kept}
+    return left | {refusal.layer.name: f"REFUSED: {refusal.reason}" for refusal in plan.refusals}

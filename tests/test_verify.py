@@ -8,184 +8,115 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from cases import CASES, build
+from models import exported
+from modules import MODULES
+from mutants import GROSS, MUTANTS, Mutant, Wrong, is_mutant
 
 import normswap
-from normswap import NORMS, Norm, Report, Tolerance
-from normswap.backends import backend_for, onnx_graph
+from normswap import NORMS, Report, Tolerance
+from normswap.backends import Backend, Candidate, backend_for, onnx_graph
 from normswap.end_to_end import end_to_end
-from normswap.layer import Floats, NormLayer
-from normswap.norms.base import OnnxOps
-from normswap.plan import Plan
+from normswap.plan import Plan, make_plan
 from normswap.probes import probe_layers
-
-BACKEND = backend_for("model.onnx")
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """What a hand-written normalization does; with no argument it is right."""
+class Body:
+    """What mutants are made of: a model of one backend, inputs for it, and the targets."""
 
-    eps: float = 1.0  # factor
-    weight: str = "scale"
-    bias: str = "bias"
-    unbiased: bool = False
-    over: str = ""  # "batch": pools over the batch, "sample": does not, "channel": over channels too
-    one_pass: bool = False  # E[x^2] - E[x]^2
-    eps_outside: bool = False  # added to the standard deviation
-    running: bool = False
-    no_mean: bool = False
+    build: Callable[[], Any]
+    inputs: Callable[[], Any] = lambda: None
+    targets: tuple[str, ...] = ("instance", "batch-stat")
 
 
-MUTANTS: dict[str, Wrong] = {
-    "eps dropped": Wrong(eps=0.0),
-    "eps 1 % larger": Wrong(eps=1.01),
-    "eps 1 % smaller": Wrong(eps=0.99),
-    "eps added to the standard deviation": Wrong(eps_outside=True),
-    "weight dropped": Wrong(weight="none"),
-    "bias dropped": Wrong(bias="none"),
-    "weight and bias swapped": Wrong(weight="bias", bias="scale"),
-    "weight is the running variance": Wrong(weight="var"),
-    "bias is the running mean": Wrong(bias="mean"),
-    "unbiased variance": Wrong(unbiased=True),
-    "batch axis added": Wrong(over="batch"),
-    "batch axis lost": Wrong(over="sample"),
-    "statistics over the channels too": Wrong(over="channel"),
-    "variance by E[x^2] - E[x]^2": Wrong(one_pass=True),
-    "running statistics": Wrong(running=True),
-    "mean not subtracted": Wrong(no_mean=True),
+def graph(case: str) -> Callable[[], Any]:
+    """Build an ONNX model whose eps is small, so that a wrong one does not show in its outputs."""
+    return lambda: build(CASES[case].text.replace("0.01", "1e-5"))
+
+
+def module(case: str) -> Callable[[], Any]:
+    return MODULES[case].build
+
+
+def program(case: str, *, decomposed: bool = False, module: bool = False) -> Callable[[], Any]:
+    return exported(MODULES[case].build, MODULES[case].inputs, decomposed=decomposed, module=module)
+
+
+BODIES: dict[str, Body] = {
+    "onnx": Body(graph("opset 17, training_mode=0")),
+    "onnx, rank 3": Body(graph("rank 3")),
+    "onnx, float16": Body(graph("float16")),
+    "onnx, float64": Body(graph("float64")),
+    "onnx, train": Body(graph("opset 14, training_mode=1"), targets=("population",)),
+    "onnx, If and Loop": Body(graph("If and Loop, parameters in outer scopes")),
+    "onnx, local function": Body(graph("local function, called three times")),
+    **{
+        f"module, {case}": Body(module(case), MODULES[case].inputs)
+        for case in ("BatchNorm2d", "BatchNorm1d, (N, C, L)", "BatchNorm3d", "float16", "float64", "two names")
+    },
+    "module, train": Body(module("BatchNorm2d, train"), MODULES["BatchNorm2d, train"].inputs, ("population",)),
+    "fx": Body(program("BatchNorm2d", module=True), MODULES["BatchNorm2d"].inputs),
+    "program": Body(program("BatchNorm2d"), MODULES["BatchNorm2d"].inputs),
+    "program, decomposed": Body(program("BatchNorm2d", decomposed=True), MODULES["BatchNorm2d"].inputs),
+    "program, float16": Body(program("float16", decomposed=True), MODULES["float16"].inputs),
+    "program, train": Body(
+        program("BatchNorm2d, train", decomposed=True), MODULES["BatchNorm2d, train"].inputs, ("population",)
+    ),
 }
 
 
-class Mutant(Norm):
-    """A norm whose meaning is right and whose operators are wrong."""
-
-    def __init__(self, right: Norm, wrong: Wrong) -> None:
-        self.name, self.meaning, self.equals = right.name, right.meaning, right.equals
-        self.right, self.wrong = right, wrong
-
-    def refuse(self, layer: NormLayer) -> str | None:
-        return self.right.refuse(layer)
-
-    def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
-        return self.right.moments(x, layer)
-
-    def count(self, shape: tuple[int, ...]) -> int:
-        return self.right.count(shape)
-
-    def emit_onnx(self, ops: OnnxOps) -> None:
-        emit(ops, self.wrong, self.name)
-
-
-def emit(ops: OnnxOps, wrong: Wrong, name: str) -> None:
-    """Normalize by primitives, as ``wrong`` says."""
-    compute = "float64" if ops.dtype == "float64" else "float32"
-    rank = ops.rank or 4
-    spatial = list(range(2, rank))
-    batch = (name == "batch-stat" or wrong.over in ("batch", "channel")) and wrong.over != "sample"
-    axes = [*([0] if batch else []), *([1] if wrong.over == "channel" else []), *spatial]
-
-    def column(parameter: str) -> str:
-        value = ops.cast(getattr(ops, parameter), ops.param_dtype, compute)
-        return ops.op("Reshape", value, ops.ints([1, -1] + [1] * (rank - 2)))
-
-    def mean(value: str) -> str:
-        return ops.reduce_mean(value, axes) if axes else value
-
-    x = ops.cast(ops.x, ops.dtype, compute)
-    mu = column("mean") if wrong.running or name == "population" else mean(x)
-    d = x if wrong.no_mean else ops.op("Sub", x, mu)
-    if wrong.running or name == "population":
-        var = column("var")
-    elif wrong.one_pass:
-        var = ops.op("Sub", mean(ops.op("Mul", x, x)), ops.op("Mul", mu, mu))
-    else:
-        c = ops.op("Sub", x, mu)
-        var = mean(ops.op("Mul", c, c))
-    if wrong.unbiased:  # times n / (n - 1), n = size of x / size of mu
-        n = ops.op("Div", *(ops.cast(ops.op("Size", v), "int64", compute) for v in (x, mu)))
-        one = ops.op("Div", n, n)
-        var = ops.op("Div", ops.op("Mul", var, n), ops.op("Sub", n, one))
-    eps = ops.eps_constant(compute)
-    factor = ops.cast(ops.op("Constant", value_float=float(wrong.eps)), "float32", compute)
-    eps = ops.op("Mul", eps, factor)
-    steps = ("Sqrt", "Add") if wrong.eps_outside else ("Add", "Sqrt")
-    std = var
-    for step in steps:
-        std = ops.op(step, *((std, eps) if step == "Add" else (std,)))
-    y = ops.op("Div", d, std)
-    if wrong.weight != "none":
-        y = ops.op("Mul", y, column(wrong.weight))
-    if wrong.bias != "none":
-        y = ops.op("Add", y, column(wrong.bias))
-    ops.cast(y, compute, ops.dtype, output=ops.y)
-
-
-BODIES = ["opset 17, training_mode=0", "rank 3", "float16", "float64", "opset 14, training_mode=1",
-          "If and Loop, parameters in outer scopes", "local function, called three times"]  # fmt: skip
-SMALL = {"a": 1}
-
-
-def is_mutant(wrong: Wrong, to: str) -> bool:
-    """Whether the change makes a difference for this target at all."""
-    if to == "population":
-        return not (wrong.unbiased or wrong.over or wrong.one_pass or wrong.running)
-    return wrong.over != {"instance": "sample", "batch-stat": "batch"}[to]
-
-
-def made(case: str, to: str, wrong: Wrong) -> tuple[onnx_graph.OnnxModel, onnx_graph.OnnxModel, Plan]:
-    before = onnx_graph.load(build(CASES[case].text.replace("0.01", "1e-5")))
-    plan = normswap.plan(before, to)
-    return before, onnx_graph.rewrite(before, replace(plan, norm=Mutant(plan.norm, wrong))), plan
-
-
-def targets_of(case: str) -> list[str]:
-    return ["population"] if "training_mode=1" in case else ["instance", "batch-stat"]
+def made(body: Body, to: str, wrong: Wrong) -> tuple[Backend, Any, Any, Plan]:
+    """Rewrite a model wrongly; return its backend, both models, and the right plan."""
+    model = body.build()
+    backend = backend_for(model)
+    before = backend.load(model)
+    plan = make_plan(NORMS[to], backend.find(before))
+    return backend, before, backend.rewrite(before, replace(plan, norm=Mutant(plan.norm, wrong))), plan
 
 
 MADE = [
-    pytest.param(case, to, wrong, id=f"{name}-{case}-{to}")
-    for case in BODIES
-    for to in targets_of(case)
+    pytest.param(body, to, wrong, id=f"{name}-{label}-{to}")
+    for label, body in BODIES.items()
+    for to in body.targets
     for name, wrong in MUTANTS.items()
     if is_mutant(wrong, to)
 ]
 
 
-@pytest.mark.parametrize("case", BODIES)
-def test_the_right_operators_pass(case: str) -> None:
-    for to in targets_of(case):
-        before, after, _ = made(case, to, Wrong())
-        report = normswap.verify(before, after, to)
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_the_right_operators_pass(body: Body) -> None:
+    for to in body.targets:
+        _, before, after, _ = made(body, to, Wrong())
+        report = normswap.verify(before, after, to, inputs=body.inputs())
         assert report.ok, report.to_text()
 
 
-@pytest.mark.parametrize(("case", "to", "wrong"), MADE)
-def test_probes_reject_a_wrong_rewrite_of_every_layer(case: str, to: str, wrong: Wrong) -> None:
-    before, after, plan = made(case, to, wrong)
-    checks, _ = probe_layers(BACKEND, before, after, plan, 0, lambda *_: None)
+@pytest.mark.parametrize(("body", "to", "wrong"), MADE)
+def test_probes_reject_a_wrong_rewrite_of_every_layer(body: Body, to: str, wrong: Wrong) -> None:
+    backend, before, after, plan = made(body, to, wrong)
+    checks, _ = probe_layers(backend, before, after, plan, 0, lambda *_: None)
     assert [check.name for check in checks] == [layer.name for layer in plan.layers]
     assert not any(check.ok for check in checks)
     assert not normswap.verify(before, after, to, end_to_end=False).ok
 
 
-# What a whole network can show with ordinary inputs: not a variance or an eps that is off by a little.
-GROSS = ["weight dropped", "bias dropped", "weight and bias swapped", "unbiased variance", "running statistics",
-         "batch axis added", "batch axis lost", "statistics over the channels too", "mean not subtracted"]  # fmt: skip
-
-
 @pytest.mark.parametrize("name", GROSS)
 @pytest.mark.parametrize("to", ["instance", "batch-stat"])
-def test_end_to_end_rejects_it_by_itself(name: str, to: str) -> None:
+@pytest.mark.parametrize("body", ["onnx", "module, BatchNorm2d", "fx", "program"])
+def test_end_to_end_rejects_it_by_itself(name: str, to: str, body: str) -> None:
     if not is_mutant(MUTANTS[name], to):
         return
-    before, after, plan = made("opset 17, training_mode=0", to, MUTANTS[name])
-    feeds = onnx_graph.feeds(before, None, {}, 0)
-    checks, _, _ = end_to_end(BACKEND, before, after, plan, feeds, Tolerance(), 0, lambda *_: None)
+    backend, before, after, plan = made(BODIES[body], to, MUTANTS[name])
+    feeds = backend.feeds(before, BODIES[body].inputs(), {}, 0)
+    candidates = {how: Candidate.of(backend, after, how) for how in backend.WAYS}
+    checks, _, _ = end_to_end(backend, before, candidates, plan, feeds, Tolerance(), 0, lambda *_: None)
+    assert checks
     assert not any(check.ok for check in checks)
 
 

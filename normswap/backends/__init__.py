@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
 from normswap.report import Check
 
-__all__ = ["Backend", "CutLayer", "Feed", "Run", "Writing", "backend_for", "interrupts_held_back"]
+__all__ = ["Backend", "Candidate", "CutLayer", "Feed", "Run", "Writing", "backend_for", "interrupts_held_back"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +25,11 @@ class Feed:
     """End-to-end inputs.
 
     Attributes:
-        arrays: By input name.
+        arrays: By input name; what a backend takes as an input, an array or a tensor or a structure of them.
         source: Where they come from, for the report.
     """
 
-    arrays: Mapping[str, Array]
+    arrays: Mapping[str, Any]
     source: str
 
 
@@ -47,6 +48,40 @@ class Run:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A model that is held to the original, whatever framework it is of.
+
+    Attributes:
+        run: Runs it on inputs of the original.
+        by_order: Whether its outputs are paired with the original's by their order, since names of two frameworks
+            need not match.
+    """
+
+    run: Callable[[Mapping[str, Any]], Run]
+    by_order: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        backend: Backend,
+        model: Any,
+        how: str,
+        plain: Callable[[Mapping[str, Any]], Mapping[str, Array]] | None = None,
+    ) -> Candidate:
+        """Make a candidate of a backend's model.
+
+        Args:
+            backend: Of the model.
+            model: What to run.
+            how: One of the backend's WAYS.
+            plain: Turns the original's inputs into arrays, where the original is of another backend.
+        """
+        if plain is None:
+            return cls(lambda arrays: backend.run(model, arrays, how=how))
+        return cls(lambda arrays: backend.run(model, backend.fit(model, plain(arrays)), how=how), by_order=True)
+
+
 class CutLayer(Protocol):
     """One converted layer as a function of its input alone."""
 
@@ -60,7 +95,13 @@ class CutLayer(Protocol):
 
 
 class Writing(Protocol):
-    """A model on its way to a file."""
+    """A model on its way to a file.
+
+    Attributes:
+        candidates: How to run the file itself, where it is more than the model's own bytes: an export.
+    """
+
+    candidates: Mapping[str, Candidate]
 
     def commit(self) -> Path:
         """Put it in place."""
@@ -74,6 +115,14 @@ class Backend(Protocol):
 
     def load(self, source: Any) -> Any:
         """Read a model; a model that is one already is taken as it is."""
+        ...
+
+    def public(self, model: Any) -> Any:
+        """Return a model as its user knows it."""
+        ...
+
+    def observe(self, model: Any, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Any:
+        """Return the model with what only running it tells, where its framework needs that."""
         ...
 
     def find(self, model: Any) -> tuple[NormLayer, ...]:
@@ -100,6 +149,10 @@ class Backend(Protocol):
         """Return a converted copy."""
         ...
 
+    def rewrite_in_place(self, model: Any, plan: Plan) -> None:
+        """Convert the caller's own model, where its framework has models that can be changed."""
+        ...
+
     def compare_structure(self, before: Any, after: Any, plan: Plan) -> Iterable[Check]:
         """Compare everything outside the plan."""
         ...
@@ -108,22 +161,30 @@ class Backend(Protocol):
         """Cut each planned layer out of the converted model."""
         ...
 
-    def run(self, model: Any, arrays: Mapping[str, Array], *, how: str) -> Run:
+    def run(self, model: Any, arrays: Mapping[str, Any], *, how: str) -> Run:
         """Run a model in one of WAYS."""
         ...
 
-    def run_reference(self, model: Any, plan: Plan, arrays: Mapping[str, Array], *, noise: float, seed: int) -> Run:
+    def run_reference(self, model: Any, plan: Plan, arrays: Mapping[str, Any], *, noise: float, seed: int) -> Run:
         """Run the original with its planned layers under the target's stated meaning."""
         ...
 
     def feeds(
         self,
         model: Any,
-        inputs: Mapping[str, Array] | str | os.PathLike[str] | None,
+        inputs: Any,
         shapes: Mapping[str, tuple[int, ...]],
         seed: int,
     ) -> list[Feed]:
         """Return end-to-end inputs: those given, else generated ones to try in turn."""
+        ...
+
+    def plain(self, model: Any, arrays: Mapping[str, Any]) -> dict[str, Array]:
+        """Return inputs of the model as arrays in their order, for another framework."""
+        ...
+
+    def fit(self, model: Any, arrays: Mapping[str, Array]) -> Mapping[str, Any]:
+        """Take arrays as the model's inputs: by name where the names are its own, else by order."""
         ...
 
     def check_target(self, model: Any, path: str | os.PathLike[str], *, force: bool) -> None:
@@ -131,9 +192,9 @@ class Backend(Protocol):
         ...
 
     def Writing(  # noqa: N802  # a class in the backend
-        self, model: Any, path: str | os.PathLike[str], *, force: bool
+        self, model: Any, path: str | os.PathLike[str], *, force: bool, feeds: Sequence[Feed] | None = None
     ) -> AbstractContextManager[Writing]:
-        """Begin to write a model aside."""
+        """Begin to write a model aside; ``feeds`` are inputs to trace it with."""
         ...
 
     def save(self, model: Any, path: str | os.PathLike[str], *, force: bool = False) -> Any:
@@ -163,13 +224,36 @@ def backend_for(model: Any) -> Backend:
     Raises:
         ModelReadError: If no backend takes it.
     """
-    module = type(model).__module__.partition(".")[0]
-    if isinstance(model, (str, os.PathLike)) or module in ("onnx", "normswap"):
-        with interrupts_held_back():
-            from normswap.backends import onnx_graph
+    if isinstance(model, (str, os.PathLike)):
+        name = _BY_SUFFIX.get(Path(model).suffix.lower(), "onnx_graph")
+    else:
+        name = next((_BY_CLASS[known] for known in _classes(model) if known in _BY_CLASS), "")
+    if not name:
+        cls = type(model)
+        raise ModelReadError(
+            f"{cls.__module__}.{cls.__qualname__}: expected the path of an .onnx or .pt2 file, an onnx.ModelProto, "
+            "an nn.Module or an ExportedProgram"
+        )
+    with interrupts_held_back():
+        try:
+            return cast(Backend, importlib.import_module(f"normswap.backends.{name}"))
+        except ImportError as error:
+            raise ModelReadError(
+                f"{model if isinstance(model, (str, os.PathLike)) else type(model).__name__}: reading it takes "
+                f"{error.name}; pip install 'normswap[torch]'"
+            ) from error
 
-        return cast(Backend, onnx_graph)
-    raise ModelReadError(
-        f"{type(model).__module__}.{type(model).__qualname__}: expected the path of an .onnx file or an "
-        "onnx.ModelProto; export the model to ONNX with its BatchNorms kept"
-    )
+
+_BY_SUFFIX = {".pt2": "torch_program"}  # any other file is tried as ONNX
+_BY_CLASS = {  # package and class, so that no framework is imported to ask
+    "onnx.ModelProto": "onnx_graph",
+    "normswap.OnnxModel": "onnx_graph",
+    "torch.Module": "torch_module",
+    "normswap.ModuleModel": "torch_module",
+    "torch.ExportedProgram": "torch_program",
+    "normswap.ProgramModel": "torch_program",
+}
+
+
+def _classes(model: Any) -> list[str]:
+    return [f"{cls.__module__.partition('.')[0]}.{cls.__qualname__}" for cls in type(model).__mro__]

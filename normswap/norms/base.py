@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from normswap.layer import Array, Floats, NormLayer, Role
+
+if TYPE_CHECKING:
+    from normswap.kernels import Kernel
 
 __all__ = ["Norm", "OnnxOps", "affine", "batch_moments", "emit_two_pass"]
 
@@ -19,11 +22,15 @@ class Norm(ABC):
         name: As given to ``--to``.
         meaning: What the result equals, as one phrase for people.
         equals: The role that has this meaning already.
+        trains: Whether that meaning is train mode, or the stored running statistics.
+        by_sample: Whether it is fed one sample at a time, or the whole batch.
     """
 
     name: str
     meaning: str
     equals: Role
+    trains: bool = True
+    by_sample: bool = False
 
     @abstractmethod
     def refuse(self, layer: NormLayer) -> str | None:
@@ -48,6 +55,10 @@ class Norm(ABC):
     @abstractmethod
     def emit_onnx(self, ops: OnnxOps) -> None:
         """Write the target as ONNX operators that read ``ops.x`` and write ``ops.y``."""
+
+    @abstractmethod
+    def torch_kernel(self) -> Kernel:
+        """Return how the target is computed in torch, in a module and as operators of a graph."""
 
     def reference(self, x: Array, layer: NormLayer) -> Floats:
         """Normalize x in float64, the arithmetic every rewrite is held to.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from normswap.layer import Floats, NormLayer
 from normswap.norms.base import Norm, OnnxOps, batch_moments, emit_two_pass
+
+if TYPE_CHECKING:
+    from normswap.kernels import Kernel
 
 __all__ = ["BatchStat"]
 
@@ -38,3 +42,9 @@ class BatchStat(Norm):
     def emit_onnx(self, ops: OnnxOps) -> None:
         """Two-pass primitives; never training_mode=1, which most runtimes refuse or compute as eval mode."""
         emit_two_pass(ops, over_batch=True)
+
+    def torch_kernel(self) -> Kernel:
+        """See normswap.kernels."""
+        from normswap.kernels import BATCH_STAT
+
+        return BATCH_STAT

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from normswap.layer import Floats, NormLayer
 from normswap.norms.base import Norm, OnnxOps, batch_moments, emit_two_pass
+
+if TYPE_CHECKING:
+    from normswap.kernels import Kernel
 
 __all__ = ["Instance"]
 
@@ -20,6 +24,7 @@ class Instance(Norm):
     name = "instance"
     meaning = "train-mode BatchNorm fed one sample at a time"
     equals = "instance"
+    by_sample = True
 
     def refuse(self, layer: NormLayer) -> str | None:
         """Refuse rank 2 and one-element maps, whose normalized value is the bias whatever the input."""
@@ -60,3 +65,9 @@ class Instance(Norm):
             y = ops.eps_attribute("InstanceNormalization", x, scale, bias, output=ops.y if same else None)
             if not same:
                 ops.cast(y, "float32", ops.dtype, output=ops.y)
+
+    def torch_kernel(self) -> Kernel:
+        """See normswap.kernels."""
+        from normswap.kernels import INSTANCE
+
+        return INSTANCE

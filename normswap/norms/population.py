@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from normswap.layer import Floats, NormLayer
 from normswap.norms.base import Norm, OnnxOps
+
+if TYPE_CHECKING:
+    from normswap.kernels import Kernel
 
 __all__ = ["Population"]
 
@@ -18,6 +23,7 @@ class Population(Norm):
     name = "population"
     meaning = "eval-mode BatchNorm"
     equals = "eval"
+    trains = False
 
     def refuse(self, layer: NormLayer) -> str | None:
         """Refuse a layer without stored statistics."""
@@ -41,3 +47,9 @@ class Population(Norm):
     def emit_onnx(self, ops: OnnxOps) -> None:
         """BatchNormalization with one output, the inference form of every opset from 7 on."""
         ops.eps_attribute("BatchNormalization", ops.x, ops.scale, ops.bias, ops.mean, ops.var, output=ops.y)
+
+    def torch_kernel(self) -> Kernel:
+        """See normswap.kernels."""
+        from normswap.kernels import POPULATION
+
+        return POPULATION

@@ -7,18 +7,15 @@ plan does not name stays as it was, byte for byte.
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-import numpy as np
 import onnx
 
 from normswap.backends import Feed, Run
+from normswap.backends.inputs import read_arrays
 from normswap.backends.onnx_graph import rewrite as _rewrite
 from normswap.backends.onnx_graph.find import find, sites
-from normswap.backends.onnx_graph.inputs import check_feed, generate
+from normswap.backends.onnx_graph.inputs import check_feed, generate, signature
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.model import load as _load
 from normswap.backends.onnx_graph.opset import raised as prepare
@@ -29,7 +26,7 @@ from normswap.backends.onnx_graph.save import Writing, check_target, save
 from normswap.backends.onnx_graph.structure import compare_structure as _compare_structure
 from normswap.backends.onnx_graph.survey import remarks
 from normswap.backends.onnx_graph.witness import fix_randomness, witness
-from normswap.errors import ModelReadError
+from normswap.errors import CannotRunError, UnsupportedModelError
 from normswap.layer import Array
 from normswap.plan import Plan
 from normswap.report import Check
@@ -44,11 +41,16 @@ __all__ = [
     "cut_layers",
     "feeds",
     "find",
+    "fit",
     "load",
     "notes",
+    "observe",
+    "plain",
     "prepare",
+    "public",
     "remarks",
     "rewrite",
+    "rewrite_in_place",
     "run",
     "run_reference",
     "save",
@@ -67,6 +69,16 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | OnnxModel) -> OnnxMo
     return _load(source)
 
 
+def public(model: OnnxModel) -> OnnxModel:
+    """Return what the caller gets: the model with its file, if it has one."""
+    return model
+
+
+def observe(model: OnnxModel, inputs: object, shapes: Mapping[str, tuple[int, ...]], seed: int) -> OnnxModel:
+    """Return the model itself: a graph says everything without being run."""
+    return model
+
+
 def notes(model: OnnxModel) -> list[str]:
     """Say what was done to the model when it was prepared."""
     return list(model.notes)
@@ -77,6 +89,11 @@ def rewrite(model: OnnxModel, plan: Plan) -> OnnxModel:
     from normswap import __version__
 
     return _rewrite.rewrite(model, plan, version=__version__)
+
+
+def rewrite_in_place(model: OnnxModel, plan: Plan) -> None:
+    """Refuse: only an nn.Module has an identity that others hold on to."""
+    raise UnsupportedModelError("in_place is for an nn.Module; take conversion.model, or give output a file name")
 
 
 def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> Iterator[Check]:
@@ -137,19 +154,30 @@ def feeds(
         return [Feed(arrays, source) for arrays, source in generate(model, shapes, seed)]
     if isinstance(inputs, Mapping):
         return [Feed(check_feed(model, inputs), "given by the caller")]
-    return [Feed(check_feed(model, _read_arrays(Path(inputs), model)), f"given: {inputs}")]
+    known = {value.name for value in model.proto.graph.input}
+    arrays = read_arrays(inputs)  # it may hold expected outputs beside
+    wanted = {name: array for name, array in arrays.items() if name in known} or arrays
+    return [Feed(check_feed(model, wanted), f"given: {os.fspath(inputs)}")]
 
 
-def _read_arrays(path: Path, model: OnnxModel) -> dict[str, Array]:
-    """Read the arrays of an .npz file that the model takes; pickled objects are refused."""
-    wanted = {value.name for value in model.proto.graph.input}
-    try:
-        with path.open("rb") as file:  # opened here, since np.load leaves it open when the archive is damaged
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ModelReadError(f"{path}: expected an .npz file of arrays by input name, found one array")
-            with archive:
-                names = [name for name in archive.files if name in wanted] or archive.files
-                return {name: archive[name] for name in names}
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ModelReadError(f"{path}: expected an .npz file of arrays by input name: {error}") from error
+def plain(model: OnnxModel, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return inputs in the order of the graph's."""
+    order = [value.name for value in model.proto.graph.input]
+    return {name: arrays[name] for name in sorted(arrays, key=order.index)}
+
+
+def fit(model: OnnxModel, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Take arrays as the graph's inputs: by name where the names are its own, else by order.
+
+    Raises:
+        CannotRunError: If they are too few or too many, or of another type or shape.
+    """
+    names = [value.name for value in signature(model)]
+    if set(names) <= set(arrays):
+        return check_feed(model, {name: arrays[name] for name in names})
+    if len(names) != len(arrays):
+        raise CannotRunError(
+            f"the inputs are {len(arrays)} arrays ({', '.join(arrays)}), where the graph takes {len(names)} "
+            f"({', '.join(names)})"
+        )
+    return check_feed(model, dict(zip(names, arrays.values(), strict=True)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from normswap.backends.inputs import drawn
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.shapes import dims_of, spelled
 from normswap.errors import CannotRunError
@@ -104,7 +105,10 @@ def generate(
     for batch in (_BATCH, 1):
         for extent in _EXTENTS if free else _EXTENTS[:1]:
             rng = np.random.default_rng(seed)
-            feed = {value.name: _data(rng, value, _shape(value, shapes, batch, extent)) for value in inputs}
+            feed = {
+                value.name: drawn(rng, value.name, value.dtype or "", _shape(value, shapes, batch, extent))
+                for value in inputs
+            }
             shown = ", ".join(f"{name} {'x'.join(map(str, a.shape)) or 'scalar'}" for name, a in feed.items())
             yield feed, f"generated, seed {seed}: {shown}"
         if not any(value.dims and not isinstance(value.dims[0], int) for value in inputs):
@@ -122,23 +126,3 @@ def _shape(value: Signature, shapes: Mapping[str, tuple[int, ...]], batch: int, 
         return shapes[value.name]
     dims = value.dims if value.dims is not None else (None, 3, None, None)
     return tuple(dim if isinstance(dim, int) else (batch if axis == 0 else extent) for axis, dim in enumerate(dims))
-
-
-def _data(rng: np.random.Generator, value: Signature, shape: tuple[int, ...]) -> Array:
-    try:
-        return _drawn(rng, value.dtype or "", shape)
-    except (MemoryError, OverflowError, ValueError) as error:
-        raise CannotRunError(
-            f"input {value.name!r}: no data of shape {'x'.join(map(str, shape))} can be made: {error}; "
-            "give smaller ones with --shape or --inputs"
-        ) from error
-
-
-def _drawn(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Array:
-    if dtype == "bool":
-        return np.asarray(rng.integers(0, 2, shape), bool)
-    if np.dtype(dtype).kind in "iu":  # small, since it may be an index, a length or a count
-        return np.asarray(rng.integers(1, 3, shape), dtype)
-    style = (shape[0], *(1,) * (len(shape) - 1)) if shape else ()
-    data = rng.standard_normal(shape) * rng.uniform(0.3, 1.5, style) + rng.uniform(-1, 1, style)
-    return np.asarray(data).astype(dtype)

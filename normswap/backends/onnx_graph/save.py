@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import onnx
 
+from normswap.backends import Candidate, Feed
+from normswap.backends.files import as_write_error, check_writable, folder_beside
 from normswap.backends.onnx_graph.model import OnnxModel, copy_of, external_place, load, location_of, tensors_of
 from normswap.backends.onnx_graph.wire import INLINE, FileRange, expand, reference
 from normswap.errors import ModelReadError, ModelWriteError
@@ -45,10 +45,19 @@ class Writing:
     """A model on its way to a file: written aside from the start, put in place by ``commit`` or not at all.
 
     The copying runs beside whatever the caller does in the meantime, into a temporary folder next to the
-    target; ``commit`` renames, the data first. Arguments and exceptions are those of ``save``.
+    target; ``commit`` renames, the data first. Arguments and exceptions are those of ``save``; no feeds are needed.
     """
 
-    def __init__(self, model: OnnxModel, path: str | os.PathLike[str], *, force: bool = False) -> None:
+    candidates: Mapping[str, Candidate] = {}  # the bytes of the verified model are copied as they are
+
+    def __init__(
+        self,
+        model: OnnxModel,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        feeds: Sequence[Feed] | None = None,
+    ) -> None:
         check_target(model, path, force=force)
         self._model, self._force = model, force
         self._path = Path(path)
@@ -56,11 +65,8 @@ class Writing:
         self._stop = threading.Event()
 
     def __enter__(self) -> Writing:
-        with _as_write_error(self._path):
-            # The class, not mkdtemp: it also goes if an interrupt comes before __exit__ is due.
-            self._folder = tempfile.TemporaryDirectory(
-                prefix=".normswap-", dir=self._path.parent, ignore_cleanup_errors=True
-            )
+        with as_write_error(self._path):
+            self._folder = folder_beside(self._path)
         self._pool = ThreadPoolExecutor(1)
         self._written = self._pool.submit(
             write_model,
@@ -73,7 +79,7 @@ class Writing:
 
     def commit(self) -> Path:
         """Wait for the copying and put the files in place; return the path of the model."""
-        with _as_write_error(self._path):
+        with as_write_error(self._path):
             written = self._written.result()
             check_target(self._model, self._path, force=self._force)  # the copying may have taken a while
             replaced = _data_of(self._path)
@@ -198,21 +204,7 @@ def _copy(source: IO[bytes], offset: int, length: int, target: IO[bytes], stop: 
 
 def check_target(model: OnnxModel, path: str | os.PathLike[str], *, force: bool) -> None:
     """Raise ModelWriteError if the path must not be written: a folder, the source, or an existing file."""
-    named_as_folder = os.fspath(path).endswith(("/", os.sep))
-    path = Path(path)
-    with _as_write_error(path):
-        if named_as_folder or path.is_dir():
-            raise ModelWriteError(f"{path}: is a folder; give the name of the file to write")
-        if not path.parent.is_dir():
-            raise ModelWriteError(f"{path}: the folder {path.parent} does not exist; make it first")
-        if not path.exists():
-            return
-        if any(path.samefile(source) for source in _sources(model)):
-            raise ModelWriteError(
-                f"{path}: is part of the model being converted, which is never overwritten; name another"
-            )
-        if not force:
-            raise ModelWriteError(f"{path}: exists already; replace it with --force")
+    check_writable(path, _sources(model), force=force)
 
 
 def _sources(model: OnnxModel) -> set[Path]:
@@ -230,11 +222,3 @@ def _free_data_path(path: Path) -> Path:
     while os.path.lexists(data):
         data, number = path.with_name(f"{path.name}.{number}.data"), number + 1
     return data
-
-
-@contextmanager
-def _as_write_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ModelWriteError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -36,7 +36,9 @@ def remarks(model: OnnxModel, layers: Sequence[NormLayer]) -> list[str]:
             instance += node.op_type in ("InstanceNormalization", "GroupNormalization")
     if not layers:
         said.append("no BatchNorm is left in this model")
-        if 2 * biased > convs:  # a network without BatchNorm has biases too, but folding leaves one everywhere
+        recorded = any(prop.key == RECORD for prop in model.proto.metadata_props)
+        # A network without BatchNorm has biases too, but folding leaves one everywhere.
+        if 2 * biased > convs and not recorded:
             said.append(
                 f"{biased} of {convs} Convs have a bias: BatchNorms look folded into them, which cannot be undone; "
                 + _KEEP

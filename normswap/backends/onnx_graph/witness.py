@@ -17,6 +17,7 @@ from normswap.backends.onnx_graph.find import Site, sites
 from normswap.backends.onnx_graph.model import OnnxModel, copy_of, set_nodes
 from normswap.backends.onnx_graph.scopes import epsilon_of, with_subgraphs
 from normswap.backends.onnx_graph.shapes import element_of
+from normswap.norms import Norm
 from normswap.plan import Plan
 from normswap.tolerance import UNIT_ROUNDOFF
 
@@ -47,7 +48,7 @@ def witness(model: OnnxModel, plan: Plan, *, noise: float = 0.0, seed: int = 0) 
             if site is None:
                 nodes.append(node)
             else:
-                nodes += _switched(site, plan.norm.name, noise, seed + len(nodes))
+                nodes += _switched(site, plan.norm, noise, seed + len(nodes))
         set_nodes(field, nodes)
     return reference
 
@@ -92,7 +93,7 @@ class _Nodes:
         return self.op("Cast", name, output=output, to=element_of(dtype))
 
 
-def _switched(site: Site, target: str, noise: float, seed: int) -> list[onnx.NodeProto]:
+def _switched(site: Site, norm: Norm, noise: float, seed: int) -> list[onnx.NodeProto]:
     """Return the nodes that compute one layer's stated meaning."""
     node = site.node
     nodes = _Nodes(node.output[0])
@@ -103,11 +104,11 @@ def _switched(site: Site, target: str, noise: float, seed: int) -> list[onnx.Nod
     if noise:
         wobble = nodes.cast(_random(nodes, site, flat, size, seed), compute)
         flat = nodes.op("Mul", flat, nodes.op("Add", wobble, nodes.constant([1.0], compute)))
-    if target == "population":
+    if not norm.trains:
         y = _frozen(nodes, site, flat, scale, bias, mean, var, compute)
-    elif target == "batch-stat":
+    elif not norm.by_sample:
         y = _trained(nodes, site, flat, scale, bias, compute, size, seed)
-    elif target == "instance":
+    else:
         shape = nodes.op("Shape", flat)
         batch = nodes.op("Gather", shape, nodes.constant([0], np.int64))
         length = nodes.op("Gather", shape, nodes.constant([2], np.int64))
@@ -115,8 +116,6 @@ def _switched(site: Site, target: str, noise: float, seed: int) -> list[onnx.Nod
         scale, bias = (nodes.op("Tile", parameter, batch) for parameter in (scale, bias))
         flat = nodes.op("Reshape", flat, folded)
         y = _trained(nodes, site, flat, scale, bias, compute, size, seed)
-    else:
-        raise AssertionError(f"target {target!r} has no witness; write one beside these")
     nodes.cast(nodes.op("Reshape", y, nodes.op("Shape", x)), site.layer.dtype, output=node.output[0])
     return nodes.list
 

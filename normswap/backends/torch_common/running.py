@@ -1,0 +1,59 @@
+"""Run a model so that nothing is left changed but the model's own copy: random numbers, gradients, results by name."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from normswap.backends import Run
+from normswap.backends.torch_common.tensors import flat_outputs
+from normswap.errors import CannotRunError
+
+__all__ = ["run_quietly", "undisturbed"]
+
+_SEED = 20150211  # any constant: two models that draw random numbers in the same order draw the same ones
+
+
+@contextmanager
+def undisturbed(seed: int = _SEED) -> Iterator[None]:
+    """Seed all random number generators and turn gradients off; put both back as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the model's own; its user has seen them
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def run_quietly(call: Callable[[], Any]) -> Run:
+    """Run a model on its inputs and return its outputs by name.
+
+    Raises:
+        CannotRunError: If the model raises anything, or returns nothing that can be compared.
+    """
+    with undisturbed():
+        try:
+            result = call()
+        except Exception as error:  # whatever user code raises
+            raise CannotRunError(f"the model raised {type(error).__name__}: {_first_line(error)}") from error
+    outputs, skipped = flat_outputs(result)
+    if not outputs:
+        raise CannotRunError(f"the model returned {type(result).__name__}, which holds no tensor that can be compared")
+    notes = (f"outputs that are no numbers were not compared: {', '.join(skipped)}",) if skipped else ()
+    return Run(outputs, notes=notes)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else "no message")[:400]

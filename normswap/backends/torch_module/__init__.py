@@ -1,0 +1,170 @@
+"""nn.Module: find, rewrite and run BatchNorm modules by their paths, and calls in fx graphs by their nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from normswap.backends import Feed, Run
+from normswap.backends.torch_common.running import run_quietly
+from normswap.backends.torch_module import inputs as _inputs
+from normswap.backends.torch_module.find import find, sites
+from normswap.backends.torch_module.inputs import Arguments, called
+from normswap.backends.torch_module.kinds import is_batch_norm
+from normswap.backends.torch_module.model import ModuleModel, copied, unwrapped
+from normswap.backends.torch_module.probe import CutLayer, cut_layers
+from normswap.backends.torch_module.rewrite import rewrite, rewrite_in_place
+from normswap.backends.torch_module.save import Writing, check_target, save
+from normswap.backends.torch_module.structure import compare_structure as _compare_structure
+from normswap.backends.torch_module.watch import watch
+from normswap.backends.torch_module.witness import witness
+from normswap.layer import Array, NormLayer
+from normswap.nn import SwappedNorm
+from normswap.plan import Plan
+from normswap.report import Check
+
+__all__ = [
+    "WAYS",
+    "CutLayer",
+    "ModuleModel",
+    "Writing",
+    "check_target",
+    "compare_structure",
+    "cut_layers",
+    "feeds",
+    "find",
+    "fit",
+    "load",
+    "notes",
+    "observe",
+    "plain",
+    "prepare",
+    "public",
+    "remarks",
+    "rewrite",
+    "rewrite_in_place",
+    "run",
+    "run_reference",
+    "save",
+    "without_statistics",
+]
+
+WAYS = ("eager",)
+
+
+def load(source: nn.Module | ModuleModel) -> ModuleModel:
+    """Take a module; wrappers for training and compiling are taken off."""
+    return source if isinstance(source, ModuleModel) else unwrapped(source)
+
+
+def public(model: ModuleModel) -> nn.Module:
+    """Return what the caller gets: the module."""
+    return model.module
+
+
+def observe(model: ModuleModel, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int) -> ModuleModel:
+    """Run a copy once: shapes of layers, and functional calls, are known from then on."""
+    if model.seen is not None:
+        return model
+    tried = feeds(model, inputs, shapes, seed)
+    return replace(model, seen=watch(model.module, tried, given=inputs is not None))
+
+
+def notes(model: ModuleModel) -> list[str]:
+    """Say what was done to the model when it was loaded."""
+    said = list(model.notes)
+    sync = [path for path, module in model.module.named_modules() if isinstance(module, nn.SyncBatchNorm)]
+    if sync:
+        said.append(
+            f"{', '.join(sync[:3])}{' and others' * (len(sync) > 3)}: SyncBatchNorm trains with the statistics of all "
+            "processes together; each is compared and converted as one process computes it"
+        )
+    return said
+
+
+def without_statistics(model: ModuleModel) -> ModuleModel:
+    """Return the model itself: a module's running statistics are no outputs."""
+    return model
+
+
+def prepare(model: ModuleModel) -> ModuleModel:
+    """Return the model itself: targets can be written in any module."""
+    return model
+
+
+def remarks(model: ModuleModel, layers: Sequence[NormLayer]) -> list[str]:
+    """Return sentences for people, the most important first."""
+    said = notes(model)
+    kinds = [type(module).__name__ for module in model.module.modules()]
+    if not layers:
+        said.append("no BatchNorm is left in this model")
+    instance = sum(name.startswith(("InstanceNorm", "LazyInstanceNorm", "GroupNorm")) for name in kinds)
+    if instance:
+        said.append(f"it normalizes each sample by itself already in {instance} InstanceNorm or GroupNorm modules")
+    swapped = [module for module in model.module.modules() if isinstance(module, SwappedNorm)]
+    if swapped:
+        targets = sorted({module.norm.name for module in swapped})
+        said.append(f"converted before: {len(swapped)} layers to {', '.join(targets)} by normswap")
+    if model.seen is None and any(is_batch_norm(module) for module in model.module.modules()):
+        said.append("the model was not run, so that shapes are those that its classes imply; give inputs to see them")
+    return said
+
+
+def compare_structure(before: ModuleModel, after: ModuleModel, plan: Plan) -> Iterator[Check]:
+    """Compare everything outside the plan; one check, or one for each difference."""
+    names = {layer.name for layer in plan.layers}
+    planned: dict[str, str] = {}
+    nodes: dict[str, dict[str, str]] = {}
+    for site in sites(before):
+        if site.layer.name in names and site.node is not None:
+            nodes.setdefault(site.path, {})[site.node.y.name] = site.layer.name
+        elif site.layer.name in names:
+            planned[site.path] = site.layer.name
+    found = _compare_structure(before.module, after.module, planned, nodes)
+    for difference in found.differences:
+        yield Check("structure", "modules", ok=False, detail=difference)
+    if not found.differences:
+        unread = f"; not compared: attributes {_some(found.unread)}" if found.unread else ""
+        yield Check(
+            "structure",
+            "modules",
+            ok=True,
+            detail=(
+                f"{found.modules} modules and {found.tensors} tensors ({found.bytes:,} bytes) outside the "
+                f"{len(names)} converted layers are identical{unread}"
+            ),
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def run(model: ModuleModel, arrays: Arguments, *, how: str) -> Run:
+    """Run a copy of the model on bound arguments, its random numbers seeded."""
+    return run_quietly(called(copied(model.module), arrays))
+
+
+def run_reference(model: ModuleModel, plan: Plan, arrays: Arguments, *, noise: float, seed: int) -> Run:
+    """Run the original with its planned layers under the target's stated meaning, seeded as in ``run``."""
+    module, calls = witness(model, plan, noise=noise, seed=seed)
+    found = run_quietly(called(module, arrays))
+    return replace(found, calls={layer.name: calls[layer.name] for layer in plan.layers if not layer.body})
+
+
+def feeds(model: ModuleModel, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int) -> list[Feed]:
+    """Return end-to-end inputs: those given, else generated ones to try in turn."""
+    return _inputs.feeds(model.module, inputs, shapes, seed)
+
+
+def plain(model: ModuleModel, arrays: Mapping[str, Any]) -> dict[str, Array]:
+    """Return bound arguments as arrays in their order, for another framework."""
+    return _inputs.plain(arrays)
+
+
+def fit(model: ModuleModel, arrays: Mapping[str, Array]) -> Arguments:
+    """Bind arrays that come from another framework."""
+    return _inputs.fit(model.module, arrays)

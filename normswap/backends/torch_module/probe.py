@@ -1,0 +1,141 @@
+"""Second witness, the nn.Module half: one converted layer, taken out of the tree and run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx, nn
+
+from normswap.backends.torch_common.graphs import cut
+from normswap.backends.torch_common.running import undisturbed
+from normswap.backends.torch_common.tensors import to_array, to_tensor
+from normswap.backends.torch_module.find import Site, resolver, sites
+from normswap.backends.torch_module.model import ModuleModel, copied
+from normswap.errors import CannotRunError
+from normswap.layer import Array, NormLayer
+from normswap.nn import SwappedNorm
+from normswap.plan import Plan
+
+__all__ = ["CutLayer", "cut_layers"]
+
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@dataclass(frozen=True, eq=False)
+class CutLayer:
+    """One converted layer as a function of its input alone.
+
+    Attributes:
+        layer: The original layer.
+        ways: The layer, by how it is run: every kernel that it may choose by itself is one way.
+        free: Parameters that are taken from the layer given at each call, with the function that sets them.
+        rank: Rank of the input that it takes.
+        trouble: Why it cannot be run alone; empty where it can.
+    """
+
+    layer: NormLayer
+    ways: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    free: Mapping[str, Callable[[torch.Tensor], None]] = field(default_factory=dict)
+    rank: int = 4
+    trouble: str = ""
+
+    def __call__(self, x: Array, layer: NormLayer) -> dict[str, Array]:
+        """Run on ``x``, in both memory formats where there are two; return the output by how it was run."""
+        for name, put in self.free.items():
+            put(to_tensor(getattr(layer, name), self.device))
+        tensor = to_tensor(x, self.device)
+        inputs = {"contiguous": tensor}
+        if tensor.ndim in _FORMATS:
+            inputs["channels_last"] = tensor.to(memory_format=_FORMATS[tensor.ndim])
+        outputs = {}
+        with undisturbed():
+            for form, given in inputs.items():
+                for way, run in self.ways.items():
+                    try:
+                        found = run(given.clone())
+                    except Exception as error:  # whatever stands in the layer's place raises
+                        said = str(error).splitlines()[0] if str(error) else "no message"
+                        raise CannotRunError(f"{way}, {form}: {type(error).__name__}: {said}") from error
+                    if not isinstance(found, torch.Tensor):
+                        raise CannotRunError(f"{way}, {form}: it returns {type(found).__name__}, expected a tensor")
+                    outputs[f"{way}, {form}"] = to_array(found)
+        return outputs
+
+
+def cut_layers(
+    before: ModuleModel, after: ModuleModel, plan: Plan, *, free: tuple[str, ...] = ()
+) -> Iterator[CutLayer]:
+    """Take every planned layer out of the converted model.
+
+    Args:
+        before: The original, which says what each layer reads.
+        after: The converted model.
+        plan: The layers.
+        free: Parameters to leave open.
+    """
+    planned = {layer.name for layer in plan.layers}
+    modules = dict(after.module.named_modules(remove_duplicate=False))
+    for site in sites(before):
+        if site.layer.name not in planned:
+            continue
+        rank = site.layer.rank or (3 if isinstance(site.module, nn.BatchNorm1d) else 4)
+        if site.node is not None:
+            yield _cut_node(site, modules.get(site.path), free, rank)
+            continue
+        module = modules.get(site.path)
+        if module is None:
+            yield CutLayer(site.layer, {}, rank=rank, trouble="its module is gone")
+            continue
+        yield _cut_module(site.layer, copied(module), free, rank)
+
+
+def _cut_module(layer: NormLayer, module: nn.Module, free: tuple[str, ...], rank: int) -> CutLayer:
+    missing = [name for name in free if not isinstance(getattr(module, name, None), torch.Tensor)]
+    if missing:
+        return CutLayer(layer, {}, rank=rank, trouble=f"it holds no {missing[0]}")
+    ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"as it runs": module.forward}  # hooks are left out
+    if isinstance(module, SwappedNorm):
+        module.after = ()  # the probes are of the normalization alone
+        for name, form in module.norm.torch_kernel().forms.items():
+            ways[name] = _forced(module, form)
+    tensors = [*module.parameters(), *module.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    return CutLayer(layer, ways, device, {name: _setter(module, name) for name in free}, rank)
+
+
+def _forced(module: SwappedNorm, form: Callable[..., torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def run(x: torch.Tensor) -> torch.Tensor:
+        return form(x, module.weight, module.bias, module.running_mean, module.running_var, module.eps)
+
+    return run
+
+
+def _setter(module: nn.Module, name: str) -> Callable[[torch.Tensor], None]:
+    def put(value: torch.Tensor) -> None:
+        with torch.no_grad():
+            getattr(module, name).copy_(value)
+
+    return put
+
+
+def _cut_node(site: Site, module: nn.Module | None, free: tuple[str, ...], rank: int) -> CutLayer:
+    if not isinstance(module, fx.GraphModule) or site.node is None:
+        return CutLayer(site.layer, {}, rank=rank, trouble="its graph is gone")
+    overrides: dict[str, torch.Tensor] = {}
+    nodes = {name: getattr(site.node.call, name) for name in free}
+    run = cut(module.graph, site.node.y.name, site.node.call.x.name, resolver(module), overrides)
+    if isinstance(run, str):
+        return CutLayer(site.layer, {}, rank=rank, trouble=run)
+
+    def setter(node_name: str) -> Callable[[torch.Tensor], None]:
+        def put(value: torch.Tensor) -> None:
+            overrides[node_name] = value
+
+        return put
+
+    return CutLayer(
+        site.layer, {"as it runs": run}, free={n: setter(node.name) for n, node in nodes.items()}, rank=rank
+    )
