@@ -9,13 +9,17 @@ import onnx
 import onnx.parser
 import pytest
 from cases import CASES, C, Case, build, parameter
+from models import MODELS
 
 import normswap
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_roles(case: Case) -> None:
-    assert {layer.name: layer.role for layer in normswap.find(build(case.text))} == case.roles
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.roles is not None])
+def test_roles(name: str) -> None:
+    model = MODELS[name]
+    found = normswap.find(model.build(), inputs=model.inputs())
+    assert {layer.name: layer.role for layer in found} == model.roles
+    assert len(found) == len(model.roles or {})
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

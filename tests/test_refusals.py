@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cases import CASES, build
+from models import MODELS
 
 import normswap
 
@@ -87,3 +88,14 @@ def test_kept_with_its_reason(text: str, to: str, words: str) -> None:
     assert words in kept.reason
     with pytest.raises(normswap.NothingToConvertError):
         normswap.convert(build(text), to)
+
+
+@pytest.mark.parametrize(
+    ("name", "to"), [(name, to) for name, model in MODELS.items() if model.refused for to in normswap.NORMS]
+)
+def test_layers_of_a_module_are_refused_with_their_reasons(name: str, to: str) -> None:
+    model = MODELS[name]
+    expected = model.refused.get(to, {})
+    found = {r.layer.name: r.reason for r in normswap.plan(model.build(), to, inputs=model.inputs()).refusals}
+    assert found.keys() == expected.keys()
+    assert all(words in found[layer] for layer, words in expected.items())

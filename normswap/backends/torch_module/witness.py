@@ -24,6 +24,7 @@ def witness(model: ModuleModel, plan: Plan, *, noise: float, seed: int) -> tuple
     planned = {layer.name for layer in plan.layers}
     calls: Counter[str] = Counter()
     stands: dict[nn.Module, _Witness] = {}
+    graphs: set[fx.GraphModule] = set()
     for number, site in enumerate(sites(copy)):
         if site.layer.name not in planned or site.module is None:
             continue
@@ -42,7 +43,9 @@ def witness(model: ModuleModel, plan: Plan, *, noise: float, seed: int) -> tuple
         site.node.y.replace_all_uses_with(new)
         for idle in (*[user for user in node.users if not user.users], node):
             site.module.graph.erase_node(idle)  # in train mode it would move the statistics that are read here
-        site.module.recompile()
+        graphs.add(site.module)
+    for graph_module in graphs:
+        graph_module.recompile()
     for parent in list(copy.module.modules()):
         for name, child in parent._modules.items():
             if child in stands:
