@@ -144,6 +144,8 @@ def convert(
     loaded = _loaded(backend, model, drop_statistics, inputs=inputs, guess=end_to_end, shapes=shapes, seed=seed)
     planned = _plan(backend, loaded, to, only, skip)
     _raise_for_plan(planned, allow_refusals)
+    if in_place:
+        backend.check_in_place(loaded, planned)
     if output is not None:
         backend.check_target(loaded, output, force=force)
     before = backend.prepare(loaded)

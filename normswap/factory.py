@@ -33,7 +33,7 @@ def build(spec: str, weights: str | os.PathLike[str] | None = None) -> nn.Module
         spec: ``package.module:name``, found from the current folder too; name is a function or class that returns an
             nn.Module, or a module that is there already.
         weights: A state dict (.pth, .safetensors), loaded strictly; ``module.`` or ``_orig_mod.`` in front of all its
-            names, which wrappers leave there, is taken off where the model has none.
+            names, which wrappers leave there, is taken off.
 
     Raises:
         ModelReadError: If the import or the call fails, the result is no nn.Module, or the weights do not fit.
@@ -87,7 +87,10 @@ def load_weights(module: nn.Module, weights: str | os.PathLike[str]) -> None:
     """
     from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
+    from normswap.backends.torch_module.model import unwrapped
+
     state = read_checkpoint(weights)
+    module = unwrapped(module).module
     own = list(module.state_dict())
     while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in state)), ""):
         if any(name.startswith(prefix) for name in own):

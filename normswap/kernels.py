@@ -8,7 +8,6 @@ ATen operators alone, the same for every shape, which it knows as the standard o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +36,9 @@ Form: TypeAlias = Callable[[Tensor, Tensor | None, Tensor | None, Tensor | None,
 _HALF = (torch.float16, torch.bfloat16)
 # Elements of a sample from which one call for each sample costs less than a copy in another memory format.
 _LARGE_SAMPLE = 2**15
-# Torch below 2.6 does not tell export from compilation; the form for exporters compiles as well.
+# Elements of a channel of a sample from which group_norm, which sees to each by itself, pays.
+_LARGE_MAP = 128
+# Torch below 2.7 does not tell export from compilation; the form for exporters compiles as well.
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 _is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]  # documented all the same
 
@@ -125,10 +126,11 @@ class Kernel:
             raise ValueError(f"BatchNorm needs x of shape (N, C) or {axes}, found {tuple(x.shape)}")
         parameters = (weight, bias, running_mean, running_var)
         if not _is_tracing():  # which warns of a Python branch on a shape
+            channels = x.shape[1]
             for parameter in parameters:
-                if parameter is not None and parameter.shape[0] != x.shape[1]:
+                if parameter is not None and parameter.shape[0] != channels:
                     raise ValueError(
-                        f"the layer has {parameter.shape[0]} channels, x of shape {tuple(x.shape)} has {x.shape[1]}"
+                        f"the layer has {parameter.shape[0]} channels, x of shape {tuple(x.shape)} has {channels}"
                     )
         gradients = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
         return self.forms[pick(self.target, x, gradients=gradients)](x, *parameters, eps)
@@ -144,19 +146,18 @@ def pick(target: str, x: Tensor, *, gradients: bool) -> str:
     """
     if _is_tracing() or _is_exporting():
         return "export"
-    if target == "population" or x.device.type != "cpu" or torch.compiler.is_compiling():
+    if target == "population" or not x.is_cpu or torch.compiler.is_compiling():
         return "native"
-    samples, size = x.shape[0], math.prod(x.shape[1:])
-    channels_last = _memory_format(x) != torch.contiguous_format
-    if target == "batch-stat":
-        # Of several samples, group_norm has no fast backward pass, and for small maps no fast forward pass.
-        slow = samples > 1 and (gradients or size < 128 * x.shape[1])
-        return "native" if slow or channels_last or x.dtype in _HALF else "group_norm"
-    if not channels_last:
-        return "native" if x.dtype in _HALF else "group_norm"
-    if samples == 1 or (gradients and size >= _LARGE_SAMPLE):
-        return "per_sample"
-    return "group_norm" if gradients else "two_pass"
+    samples, channels_last = x.shape[0], _memory_format(x) != torch.contiguous_format
+    if target == "instance" and channels_last:
+        if samples == 1 or (gradients and x.numel() >= _LARGE_SAMPLE * samples):
+            return "per_sample"
+        return "group_norm" if gradients else "two_pass"
+    if channels_last or x.dtype in _HALF:
+        return "native"
+    # Over several samples, group_norm has no fast backward pass, and on small maps no fast forward pass.
+    slow = target == "batch-stat" and samples > 1 and (gradients or x.numel() < _LARGE_MAP * samples * x.shape[1])
+    return "native" if slow else "group_norm"
 
 
 def _native_instance(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -177,7 +178,7 @@ def _per_sample(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 def _group_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """A group for each channel. As (N, C, L), because torch's channels_last kernel cancels: E[x²] - E[x]²."""
-    return torch.group_norm(_flat(x), x.shape[1], weight, bias, eps).view(x.shape)
+    return torch.group_norm(_flat(x), x.shape[1], weight, bias, eps).view_as(x)
 
 
 def _group_norm_pooled(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -189,21 +190,21 @@ def _group_norm_pooled(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> T
     """
     if x.shape[0] == 1:
         return _group_norm(x, weight, bias, eps)
-    flat = _flat(x).to(weight.dtype).contiguous()
+    flat = _cast(_flat(x), weight.dtype).contiguous()
     batch, channels, length = flat.shape
     eps = max(eps, torch.finfo(flat.dtype).tiny)  # with eps 0, a constant sample would have no y
     y, mean, rstd = torch.native_group_norm(flat, None, None, batch, channels, length, channels, eps)
     std, lift = rstd.reciprocal(), mean - mean.mean(0)
     k = weight * torch.rsqrt(torch.addcmul(std * std, lift, lift).mean(0))
     # In place, because fresh memory costs more than arithmetic.
-    return y.mul_((std * k).unsqueeze(2)).add_(torch.addcmul(bias, lift, k).unsqueeze(2)).view(x.shape)
+    return y.mul_((std * k).unsqueeze(2)).add_(torch.addcmul(bias, lift, k).unsqueeze(2)).view_as(x)
 
 
 def _two_pass(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Compute the mean, then the mean square about it, in the memory format of x."""
     weight, bias = _along_channels(weight, x.dim()), _along_channels(bias, x.dim())
     axes = list(range(2, x.dim()))
-    x = x.to(weight.dtype)
+    x = _cast(x, weight.dtype)
     mean = x.mean(axes, keepdim=True)
     var = (x - mean).square_().mean(axes, keepdim=True)  # in place, as above
     k = weight * torch.rsqrt(var + eps)
@@ -212,7 +213,7 @@ def _two_pass(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 def _flat(x: Tensor) -> Tensor:
     """(N, C, *spatial) as (N, C, L), which no kernel takes for channels_last."""
-    return x.reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
+    return x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
 
 
 def _along_channels(parameter: Tensor, rank: int) -> Tensor:
@@ -224,6 +225,10 @@ def _memory_format(x: Tensor) -> torch.memory_format:
     if x.dim() not in (4, 5) or x.is_contiguous() or x.stride(1) != 1:
         return torch.contiguous_format
     return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+
+
+def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value if value.dtype == dtype else value.to(dtype)  # to() alone takes ten times as long to do nothing
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -241,13 +246,13 @@ def _own_statistics(compute: Callable[[Tensor, Tensor, Tensor, float], Tensor], 
         x: Tensor, weight: Tensor | None, bias: Tensor | None, _mean: Tensor | None, _var: Tensor | None, eps: float
     ) -> Tensor:
         dtype = _compute_dtype(x.dtype)
-        weight = x.new_ones(x.shape[1], dtype=dtype) if weight is None else weight.to(dtype)
-        bias = x.new_zeros(x.shape[1], dtype=dtype) if bias is None else bias.to(dtype)
+        weight = x.new_ones(x.shape[1], dtype=dtype) if weight is None else _cast(weight, dtype)
+        bias = x.new_zeros(x.shape[1], dtype=dtype) if bias is None else _cast(bias, dtype)
         if x.numel() == x.shape[1] * (1 if over_batch else x.shape[0]):  # an element each: the bias, free of rounding
             y = (x - x) * _along_channels(weight, x.dim()) + _along_channels(bias, x.dim())
         else:
             y = compute(x, weight, bias, eps)
-        return y.to(x.dtype).contiguous(memory_format=_memory_format(x))
+        return _cast(y, x.dtype).contiguous(memory_format=_memory_format(x))
 
     return form
 
@@ -257,7 +262,7 @@ def _native_population(
 ) -> Tensor:
     """Torch's eval-mode batch_norm."""
     dtype = _compute_dtype(x.dtype)
-    weight, bias, mean, var = (None if value is None else value.to(dtype) for value in (weight, bias, mean, var))
+    weight, bias, mean, var = (None if value is None else _cast(value, dtype) for value in (weight, bias, mean, var))
     y = torch.batch_norm(x, weight, bias, mean, var, False, 0.0, eps, torch.backends.cudnn.enabled)
     return y.contiguous(memory_format=_memory_format(x))
 
@@ -356,7 +361,3 @@ FORMS: dict[str, dict[str, Form]] = {
 EXPORT_FORMS: dict[str, Callable[..., Any]] = {target: partial(_export_form, target) for target in FORMS}
 
 INSTANCE, BATCH_STAT, POPULATION = Kernel("instance"), Kernel("batch-stat"), Kernel("population")
-
-
-def _normalize(target: str, *values: Any) -> Tensor:
-    return Kernel(target)(*values)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import _WrappedHook
 from torch.nn.utils import parametrize
 
+from normswap.kernels import Kernel
 from normswap.norms import NORMS, Norm
 
 __all__ = ["LAYOUTS", "Layout", "SwappedNorm", "layout_of"]
@@ -83,6 +84,7 @@ class SwappedNorm(nn.Module):
         running_mean: Stored mean, shape (C,); None where the target takes none.
         running_var: Stored variance, shape (C,); None where the target takes none.
         after: Child modules applied to what was normalized.
+        known_as: What checkpoints of the original call its parameters and statistics, where that is not as here.
 
     Raises:
         ValueError: If the input has another number of channels, or no spatial axis where ``to`` needs one.
@@ -108,6 +110,7 @@ class SwappedNorm(nn.Module):
         self.num_features = num_features
         self.eps = eps
         self.after: tuple[str, ...] = ()
+        self.known_as: dict[str, str] = {}
         for name, value in (("weight", torch.ones), ("bias", torch.zeros)):
             made = nn.Parameter(value(num_features, device=device, dtype=dtype)) if affine else None
             self.register_parameter(name, made)
@@ -130,7 +133,11 @@ class SwappedNorm(nn.Module):
         for name in ("weight", "bias"):
             _take_over(swapped, name, source, getattr(layout, name))
         for name in ("running_mean", "running_var"):
-            swapped.register_buffer(name, getattr(source, getattr(layout, name)) if not norm.trains else None)
+            theirs = getattr(layout, name)
+            stored = getattr(source, theirs) if not norm.trains else None
+            swapped.register_buffer(name, stored, persistent=theirs not in source._non_persistent_buffers_set)
+        named = {name: getattr(layout, name) for name in ("weight", "bias", "running_mean", "running_var")}
+        swapped.known_as = {name: theirs for name, theirs in named.items() if theirs != name}
         swapped.after = layout.after
         for name in layout.after:
             swapped.add_module(name, source.get_submodule(name))
@@ -145,8 +152,9 @@ class SwappedNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize x, then apply what comes after."""
-        kernel = self.norm.torch_kernel()
-        y: torch.Tensor = kernel(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
+        y = _normalized(
+            self.norm.torch_kernel(), x, self.weight, self.bias, self.running_mean, self.running_var, self.eps
+        )
         for name in self.after:
             y = getattr(self, name)(y)
         return y
@@ -157,7 +165,7 @@ class SwappedNorm(nn.Module):
 
     def _load_from_state_dict(
         self,
-        state_dict: Mapping[str, Any],
+        state_dict: dict[str, Any],
         prefix: str,
         local_metadata: Mapping[str, Any],
         strict: bool,
@@ -165,11 +173,20 @@ class SwappedNorm(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        for name, theirs in self.known_as.items():
+            if f"{prefix}{theirs}" in state_dict:  # torch gives a copy of the caller's mapping
+                state_dict[f"{prefix}{name}"] = state_dict.pop(f"{prefix}{theirs}")
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         statistics = {f"{prefix}{name}" for name in _STATISTICS}
         unexpected_keys[:] = [key for key in unexpected_keys if key not in statistics]
+
+
+@fx.wrap  # one node for symbolic_trace, which could not follow a kernel that looks at shapes
+def _normalized(kernel: Kernel, *values: Any) -> torch.Tensor:
+    y: torch.Tensor = kernel(*values)
+    return y
 
 
 def _take_over(swapped: SwappedNorm, name: str, source: nn.Module, theirs: str) -> None:
@@ -182,6 +199,7 @@ def _take_over(swapped: SwappedNorm, name: str, source: nn.Module, theirs: str) 
         made = swapped.parametrizations
         assert isinstance(made, nn.ModuleDict), "the line above made it"
         made[name] = lists[theirs]
+        made.training = lists.training
         return
     value = getattr(source, theirs, None)
     if value is None or isinstance(value, nn.Parameter):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Check", "Progress", "Report", "Witness"]
+__all__ = ["Check", "Progress", "Report", "Witness", "counted"]
 
 _SHOWN = 12  # failures that a person is shown
 _NAMED = 3  # layers that a person is named for one reason
@@ -183,3 +183,8 @@ def _described(check: Check) -> str:
 
 def _plain(value: float | None) -> float | str | None:
     return value if value is None or math.isfinite(value) else str(value)
+
+
+def counted(number: int, what: str) -> str:
+    """Say how many there are of a thing, as ``1 tensor`` or ``2 tensors``."""
+    return f"{number} {what}{'s' * (number != 1)}"

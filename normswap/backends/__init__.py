@@ -149,6 +149,10 @@ class Backend(Protocol):
         """Return a converted copy."""
         ...
 
+    def check_in_place(self, model: Any, plan: Plan) -> None:
+        """Raise UnsupportedModelError if ``rewrite_in_place`` cannot be."""
+        ...
+
     def rewrite_in_place(self, model: Any, plan: Plan) -> None:
         """Convert the caller's own model, where its framework has models that can be changed."""
         ...

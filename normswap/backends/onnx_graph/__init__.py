@@ -29,13 +29,14 @@ from normswap.backends.onnx_graph.witness import fix_randomness, witness
 from normswap.errors import CannotRunError, UnsupportedModelError
 from normswap.layer import Array
 from normswap.plan import Plan
-from normswap.report import Check
+from normswap.report import Check, counted
 
 __all__ = [
     "WAYS",
     "CutLayer",
     "OnnxModel",
     "Writing",
+    "check_in_place",
     "check_target",
     "compare_structure",
     "cut_layers",
@@ -91,9 +92,16 @@ def rewrite(model: OnnxModel, plan: Plan) -> OnnxModel:
     return _rewrite.rewrite(model, plan, version=__version__)
 
 
-def rewrite_in_place(model: OnnxModel, plan: Plan) -> None:
-    """Refuse: only an nn.Module has an identity that others hold on to."""
+def check_in_place(model: OnnxModel, plan: Plan) -> None:
+    """Refuse: only an nn.Module has an identity that others hold on to.
+
+    Raises:
+        UnsupportedModelError: Always.
+    """
     raise UnsupportedModelError("in_place is for an nn.Module; take conversion.model, or give output a file name")
+
+
+rewrite_in_place = check_in_place
 
 
 def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> Iterator[Check]:
@@ -113,8 +121,8 @@ def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> Iterat
             "graph",
             ok=True,
             detail=(
-                f"{found.nodes} nodes and {found.tensors} tensors ({found.bytes:,} bytes) outside the "
-                f"{len(names)} converted layers are identical"
+                f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes) "
+                f"outside the {counted(len(names), 'converted layer')} are identical"
             ),
         )
 

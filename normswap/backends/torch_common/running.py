@@ -25,12 +25,13 @@ def undisturbed(seed: int = _SEED) -> Iterator[None]:
     """Seed all random number generators and turn gradients off; put both back as they were."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the model's own; its user has seen them
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the model's own, which its user has seen, and fork_rng's of many devices
+            with torch.random.fork_rng(), torch.no_grad():
+                torch.manual_seed(seed)
+                random.seed(seed)
+                np.random.seed(seed % 2**32)
+                yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
@@ -56,4 +57,4 @@ def run_quietly(call: Callable[[], Any]) -> Run:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else "no message")[:400]
+    return (lines[0].rstrip(":; ") if lines else "no message")[:400]

@@ -69,16 +69,16 @@ def stated_meaning(
 
     def wobble() -> torch.Tensor:
         drawn = torch.rand(x.shape, generator=generator, dtype=torch.float32)
-        return ((drawn * 2 - 1) * size).to(x.device)
+        return (drawn * 2 - 1) * size
 
     if noise:
-        x = (x * (1 + wobble().double())).to(x.dtype)
+        x = (x.cpu() * (1 + wobble().double())).to(x)
     by_sample = plan.norm.by_sample
     y = torch.cat([original(x[i : i + 1]) for i in range(len(x))]) if by_sample and len(x) else original(x)
     if noise and plan.norm.trains and x.ndim > 1:
         axes = list(range(2, x.ndim)) if by_sample else [0, *range(2, x.ndim)]
-        wide = x.double()
+        wide = x.cpu().double()  # which not every device has
         var = wide.var(axes, correction=0, keepdim=True) if axes else torch.zeros_like(wide)
-        weight = 1.0 if layer.weight is None else torch.from_numpy(layer.per_channel(layer.weight, x.ndim)).to(x.device)
-        y = (y + wobble() * (wide * weight).abs() / (var + layer.eps).sqrt()).to(y.dtype)
+        weight = 1.0 if layer.weight is None else torch.from_numpy(layer.per_channel(layer.weight, x.ndim))
+        y = (y.cpu() + wobble() * (wide * weight).abs() / (var + layer.eps).sqrt()).to(y)
     return y

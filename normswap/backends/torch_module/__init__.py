@@ -13,24 +13,24 @@ from normswap.backends.torch_common.running import run_quietly
 from normswap.backends.torch_module import inputs as _inputs
 from normswap.backends.torch_module.find import find, sites
 from normswap.backends.torch_module.inputs import Arguments, called
-from normswap.backends.torch_module.kinds import is_batch_norm
 from normswap.backends.torch_module.model import ModuleModel, copied, unwrapped
 from normswap.backends.torch_module.probe import CutLayer, cut_layers
-from normswap.backends.torch_module.rewrite import rewrite, rewrite_in_place
+from normswap.backends.torch_module.rewrite import check_in_place, rewrite, rewrite_in_place
 from normswap.backends.torch_module.save import Writing, check_target, save
 from normswap.backends.torch_module.structure import compare_structure as _compare_structure
 from normswap.backends.torch_module.watch import watch
 from normswap.backends.torch_module.witness import witness
 from normswap.layer import Array, NormLayer
-from normswap.nn import SwappedNorm
+from normswap.nn import Layout, SwappedNorm, layout_of
 from normswap.plan import Plan
-from normswap.report import Check
+from normswap.report import Check, counted
 
 __all__ = [
     "WAYS",
     "CutLayer",
     "ModuleModel",
     "Writing",
+    "check_in_place",
     "check_target",
     "compare_structure",
     "cut_layers",
@@ -74,13 +74,28 @@ def observe(model: ModuleModel, inputs: Any, shapes: Mapping[str, tuple[int, ...
 
 
 def notes(model: ModuleModel) -> list[str]:
-    """Say what was done to the model when it was loaded."""
-    said = list(model.notes)
-    sync = [path for path, module in model.module.named_modules() if isinstance(module, nn.SyncBatchNorm)]
+    """Say what was done to the model when it was loaded, and what of it is taken on trust."""
+    said = [
+        f"{wrapper.__name__} was taken off: names and the converted model are those of the module inside"
+        for wrapper in model.wrappers
+    ]
+    modules = list(model.module.named_modules())
+    sync = [path for path, module in modules if isinstance(module, nn.SyncBatchNorm)]
     if sync:
         said.append(
-            f"{', '.join(sync[:3])}{' and others' * (len(sync) > 3)}: SyncBatchNorm trains with the statistics of all "
-            "processes together; each is compared and converted as one process computes it"
+            f"{_some(sync)}: SyncBatchNorm trains with the statistics of all processes together; each is compared and "
+            "converted as one process computes it"
+        )
+    taught = {type(module).__name__ for _, module in modules if layout_of(module) not in (None, Layout())}
+    if taught:
+        said.append(
+            f"what {', '.join(sorted(taught))} does beside BatchNorm is as normswap.nn.LAYOUTS says: of the witnesses "
+            "only the last can tell whether that is true"
+        )
+    if model.seen is None:
+        said.append(
+            "the model was not run to see what it calls: shapes are those that its classes imply, and a BatchNorm that "
+            "is held outside of its module tree would not be seen; give inputs"
         )
     return said
 
@@ -108,8 +123,6 @@ def remarks(model: ModuleModel, layers: Sequence[NormLayer]) -> list[str]:
     if swapped:
         targets = sorted({module.norm.name for module in swapped})
         said.append(f"converted before: {len(swapped)} layers to {', '.join(targets)} by normswap")
-    if model.seen is None and any(is_batch_norm(module) for module in model.module.modules()):
-        said.append("the model was not run, so that shapes are those that its classes imply; give inputs to see them")
     return said
 
 
@@ -133,8 +146,8 @@ def compare_structure(before: ModuleModel, after: ModuleModel, plan: Plan) -> It
             "modules",
             ok=True,
             detail=(
-                f"{found.modules} modules and {found.tensors} tensors ({found.bytes:,} bytes) outside the "
-                f"{len(names)} converted layers are identical{unread}"
+                f"{counted(found.modules, 'module')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes) "
+                f"outside the {counted(len(names), 'converted layer')} are identical{unread}"
             ),
         )
 

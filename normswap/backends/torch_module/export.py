@@ -177,6 +177,8 @@ def _as_write_error(aside: Path, exporter: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ModelWriteError(f"{aside.name}: {exporter} needs {error.name}; pip install 'normswap[torch]'") from error
+    except OSError:  # a full disk says nothing of the model
+        raise
     except Exception as error:  # exporters raise anything
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
         raise ModelWriteError(

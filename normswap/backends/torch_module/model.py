@@ -56,12 +56,12 @@ class ModuleModel:
 
     Attributes:
         module: The module; whoever runs or changes it takes a copy first.
-        notes: What was done to it when it was loaded.
+        wrappers: The classes that were wrapped around it, the outermost first.
         seen: What a run of it showed; None where it was not run.
     """
 
     module: nn.Module
-    notes: tuple[str, ...] = ()
+    wrappers: tuple[type[nn.Module], ...] = ()
     seen: Seen | None = None
 
 
@@ -71,7 +71,7 @@ def unwrapped(module: nn.Module) -> ModuleModel:
     Raises:
         UnsupportedModelError: If what is inside cannot be reached.
     """
-    notes: list[str] = []
+    wrappers: list[type[nn.Module]] = []
     while True:
         kind = type(module).__name__
         if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -87,9 +87,9 @@ def unwrapped(module: nn.Module) -> ModuleModel:
                 f"{kind}: its parameters are sharded over processes; convert the module before wrapping it"
             )
         else:
-            return ModuleModel(module, tuple(notes))
+            return ModuleModel(module, tuple(wrappers))
         assert isinstance(inner, nn.Module), "a wrapper holds a module"
-        notes.append(f"{kind} was taken off: names and the converted model are those of the module inside")
+        wrappers.append(type(module))
         module = inner
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from torch import fx, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from normswap.backends.torch_common.calls import read_call
 from normswap.backends.torch_common.graphs import swap
@@ -15,25 +16,36 @@ from normswap.nn import SwappedNorm
 from normswap.norms import Norm
 from normswap.plan import Plan
 
-__all__ = ["rewrite", "rewrite_in_place"]
+__all__ = ["check_in_place", "rewrite", "rewrite_in_place"]
 
 
 def rewrite(model: ModuleModel, plan: Plan) -> ModuleModel:
     """Return a converted copy; parameters are copies too."""
-    return ModuleModel(_swapped(ModuleModel(copied(model.module), seen=model.seen), plan), model.notes)
+    return replace(model, module=_swapped(replace(model, module=copied(model.module)), plan))
 
 
-def rewrite_in_place(model: ModuleModel, plan: Plan) -> None:
-    """Convert the caller's own module; gamma and beta stay the same Parameter objects.
+def check_in_place(model: ModuleModel, plan: Plan) -> None:
+    """Hold a module against what converting it in place needs.
 
     Raises:
-        UnsupportedModelError: If the module itself is the BatchNorm, which cannot become another object.
+        UnsupportedModelError: If the module itself is the BatchNorm, which cannot become another object, or is
+            wrapped in DistributedDataParallel.
     """
     if any(site.module is model.module and site.node is None for site in _planned(model, plan)):
         raise UnsupportedModelError(
             f"{type(model.module).__name__}: the model itself is the BatchNorm, which cannot be replaced in place; "
             "take conversion.model instead"
         )
+    if DistributedDataParallel in model.wrappers:
+        raise UnsupportedModelError(
+            "DistributedDataParallel: it relies on the buffers that it was made with, of which converting takes some "
+            "away; convert the module before wrapping it, or take conversion.model instead"
+        )
+
+
+def rewrite_in_place(model: ModuleModel, plan: Plan) -> None:
+    """Convert the caller's own module; gamma and beta stay the same Parameter objects."""
+    check_in_place(model, plan)
     _swapped(model, plan)
 
 

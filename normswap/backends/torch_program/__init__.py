@@ -21,13 +21,14 @@ from normswap.backends.torch_program.structure import compare_structure as _comp
 from normswap.errors import UnsupportedModelError
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
-from normswap.report import Check
+from normswap.report import Check, counted
 
 __all__ = [
     "WAYS",
     "CutLayer",
     "ProgramModel",
     "Writing",
+    "check_in_place",
     "check_target",
     "compare_structure",
     "cut_layers",
@@ -91,15 +92,16 @@ def remarks(model: ProgramModel, layers: Sequence[NormLayer]) -> list[str]:
     return said
 
 
-def rewrite_in_place(model: ProgramModel, plan: Plan) -> None:
-    """Refuse: a program is never changed.
+def check_in_place(model: ProgramModel, plan: Plan) -> None:
+    """Refuse: only an nn.Module has an identity that others hold on to.
 
     Raises:
         UnsupportedModelError: Always.
     """
-    raise UnsupportedModelError(
-        "an ExportedProgram cannot be converted in place; take conversion.model, which is a program of its own"
-    )
+    raise UnsupportedModelError("in_place is for an nn.Module; take conversion.model, or give output a file name")
+
+
+rewrite_in_place = check_in_place
 
 
 def compare_structure(before: ProgramModel, after: ProgramModel, plan: Plan) -> Iterator[Check]:
@@ -119,8 +121,8 @@ def compare_structure(before: ProgramModel, after: ProgramModel, plan: Plan) -> 
             "graph",
             ok=True,
             detail=(
-                f"{found.nodes} nodes and {found.tensors} tensors ({found.bytes:,} bytes) outside the "
-                f"{len(names)} converted layers are identical"
+                f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes) "
+                f"outside the {counted(len(names), 'converted layer')} are identical"
             ),
         )
 

@@ -42,15 +42,13 @@ def read_program(path: Path) -> ExportedProgram:
             check = _Check(path)
             file.seek(0)
             records = _records(file)
-            with zipfile.ZipFile(file) as archive:
-                if records is None:  # torch 2.7 and older
+            if records is None:  # torch 2.7 and older
+                with zipfile.ZipFile(file) as archive:
                     check.old(archive.namelist(), archive.read)
-                elif "version" in archive.namelist():  # where torch fails to read the one, it tries the other
-                    raise check.refuse("it is an archive of two formats at once")
-                else:
-                    check.new(*records)
+            else:
+                check.new(*records)
             file.seek(0)
-            program = torch.export.load(file)
+            program = torch.export.load(file) if records is None else _loaded(file)
     except ModelReadError:
         raise
     except OSError as error:
@@ -124,6 +122,16 @@ def _records(file: io.BufferedReader) -> tuple[list[str], Callable[[str], bytes]
     except RuntimeError:
         return None
     return (names, reader.get_record) if "archive_format" in names else None
+
+
+def _loaded(file: io.BufferedReader) -> ExportedProgram:
+    """Load the program of an archive that has been checked, and nothing else.
+
+    torch.export.load would try an older format where this one fails, and keep the reason to its log.
+    """
+    from torch.export.pt2_archive._package import load_pt2
+
+    return load_pt2(file).exported_programs["model"]
 
 
 def _keys(value: Any) -> Iterator[str]:

@@ -43,12 +43,11 @@ def sites(model: ProgramModel) -> tuple[Site, ...]:
 
     layers = node_layers(program.graph, through_updates, carried=_carried(program))
     found = [Site(node.layer, node) for node in layers]
-    found = [_with_its_readers(site, program) for site in _with_shared_statistics(found, program)]
-    order = {node.name: index for index, node in enumerate(program.graph.nodes)}
-    placed = [(order[site.node.node.name], site) for site in found if site.node is not None]
+    order = {node: index for index, node in enumerate(program.graph.nodes)}
+    found = [_with_its_readers(site, order) for site in _with_shared_statistics(found, program)]
+    placed = [(order[site.node.node], site) for site in found if site.node is not None]
     for caller, path, graph, inner in nested_graphs(program.graph_module, resolve):
-        for layer in _inside(caller, path, graph, inner):
-            placed.append((order[caller.name], Site(layer, None)))
+        placed += [(order[caller], Site(layer, None)) for layer in _inside(caller, path, graph, inner)]
     placed.sort(key=lambda pair: pair[0])
     return tuple(_with_unique_names([site for _, site in placed]))
 
@@ -127,15 +126,14 @@ def _with_shared_statistics(found: list[Site], program: ExportedProgram) -> Iter
             yield site
 
 
-def _with_its_readers(site: Site, program: ExportedProgram) -> Site:
+def _with_its_readers(site: Site, order: Mapping[fx.Node, int]) -> Site:
     """Block a layer that updates its statistics in place if something else reads them afterwards."""
     assert site.node is not None, "found in the graph itself"
     node, call = site.node.node, site.node.call
     if site.layer.role != "train" or site.layer.blocked or returned_statistics(node.target):
         return site
-    after = set(list(program.graph.nodes)[list(program.graph.nodes).index(node) + 1 :])
     for statistic in (call.running_mean, call.running_var):
-        readers = [user for user in statistic.users if user in after and not _updates(user, statistic)]
+        readers = [user for user in statistic.users if order[user] > order[node] and not _updates(user, statistic)]
         if readers:
             said = (
                 f"its running statistics ({statistic}) are read by {readers[0]} after it has updated them, and it "

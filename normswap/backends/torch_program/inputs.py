@@ -229,14 +229,11 @@ class _Sizes:
             for axis, dim in enumerate(_dims(node)):
                 if not isinstance(dim, torch.SymInt):
                     continue
-                name = str(dim)
-                hint = getattr(dim.node, "hint", None)
-                if isinstance(hint, int):
-                    self._traced.setdefault(name, hint)
+                self._traced |= _traced(dim)
                 if axis == 0:
                     self._batches |= set(map(str, dim.node.expr.free_symbols))
                 if node.name in shapes and axis < len(shapes[node.name]):
-                    self._given[name] = shapes[node.name][axis]
+                    self._given[str(dim)] = shapes[node.name][axis]
 
     def shape(self, node: fx.Node, batch: int | None, extent: int | None) -> tuple[int, ...]:
         if node.name in self._shapes:
@@ -256,6 +253,13 @@ class _Sizes:
         return int(expression.subs(values))
 
 
+def _traced(dim: torch.SymInt) -> dict[str, int]:
+    """Return the sizes that a program was traced with, by symbol, as far as it still knows."""
+    environment = dim.node.shape_env
+    known = getattr(environment, "backed_var_to_val", None) or getattr(environment, "var_to_val", {})
+    return {str(symbol): int(known[symbol]) for symbol in dim.node.expr.free_symbols if symbol in known}
+
+
 def _dims(node: fx.Node) -> tuple[Any, ...]:
     declared = node.meta.get("val")
     if isinstance(declared, torch.Tensor):
@@ -264,10 +268,6 @@ def _dims(node: fx.Node) -> tuple[Any, ...]:
 
 
 def _span(span: Any) -> tuple[int, int]:
-    def number(bound: Any, otherwise: int) -> int:
-        try:
-            return int(bound)
-        except (OverflowError, TypeError, ValueError):  # infinity, in one of sympy's and torch's spellings
-            return otherwise
-
-    return max(0, number(span.lower, 0)), min(_UNBOUNDED, number(span.upper, _UNBOUNDED))
+    """Read a range of sizes, whose ends may be infinite in one of sympy's and torch's ways."""
+    lowest, highest = (None if "oo" in str(bound) else int(bound) for bound in (span.lower, span.upper))
+    return max(lowest or 0, 0), _UNBOUNDED if highest is None else highest

@@ -52,12 +52,12 @@ class Writing:
         check_target(model, path, force=force)
         self.candidates: Mapping[str, Candidate] = {}
         self._model, self._path, self._force = model, Path(path), force
-        self._stack = ExitStack()
 
     def __enter__(self) -> Writing:
-        with as_write_error(self._path):
-            self._aside = Path(self._stack.enter_context(folder_beside(self._path))) / self._path.name
-            write_program(self._model, self._aside)
+        with as_write_error(self._path), ExitStack() as stack:
+            self._aside = Path(stack.enter_context(folder_beside(self._path))) / self._path.name
+            _write(self._model, self._aside)
+            self._stack = stack.pop_all()  # not before it is written: __exit__ is not due until then
         return self
 
     def commit(self) -> Path:
@@ -77,7 +77,7 @@ def save(model: ProgramModel, path: str | os.PathLike[str], *, force: bool = Fal
         return writing.commit()
 
 
-def write_program(model: ProgramModel, path: Path) -> None:
+def _write(model: ProgramModel, path: Path) -> None:
     """Write a program to a file that nobody else knows of.
 
     Raises:

@@ -76,19 +76,18 @@ def _is_operator(text: str) -> bool:
     if first in ("_operator", "math"):
         found = getattr(operator if first == "_operator" else math, rest, None)
         return callable(found) and rest not in ("attrgetter", "call", "itemgetter", "methodcaller")
-    if text in _FUNCTIONS_OF_TORCH or re.fullmatch(r"torch\.sym_\w+", text):
+    if text in _FUNCTIONS_OF_TORCH or re.fullmatch(r"torch\.(sym_|_functorch\.predispatch\._)\w+", text):
         return True
     parts = text.split(".")
     if parts[:2] != ["torch", "ops"] or any(part.startswith("__") for part in parts) or len(parts) not in (4, 5):
         return False
     if parts[2] == "higher_order":
         return "triton" not in text and "torchbind" not in text
-    found = torch.ops
-    for part in parts[2:]:
-        found = getattr(found, part, None)
+    namespace = getattr(torch.ops, parts[2], None)
     # An operator that is not registered here is no danger: torch will say that it does not know it.
-    known = isinstance(found, (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops._OpNamespace))
-    return (known or found is None) and "file" not in parts[3]
+    found = getattr(namespace, parts[3], None)
+    known = found is None or isinstance(found, torch._ops.OpOverloadPacket)
+    return isinstance(namespace, torch._ops._OpNamespace) and known and "file" not in parts[3]
 
 
 def _is_size(text: str) -> bool:

@@ -137,14 +137,18 @@ class _Comparison:
         passed_on = self.result.passed_on
         return _alike(old.args, new.args, passed_on) and _alike(old.kwargs, new.kwargs, passed_on)
 
+    def same_call(self, old: fx.Node, new: fx.Node) -> bool:
+        return old.target == new.target and self.same_arguments(old, new)
+
     def layer(self, layer: _Layer) -> None:
         """Claim the new nodes that compute a planned layer from that layer's own inputs."""
-        still = self.after.get(layer.node.name)
-        if still is not None and still.target == layer.node.target and self.same_arguments(layer.node, still):
-            self.differ(f"{layer.name}: the layer was left as it was")
-        y = self.after.get(layer.y.name)
+        y, still = self.after.get(layer.y.name), self.after.get(layer.node.name)
         if y is None:
             self.differ(f"{layer.name}: nothing computes {layer.y.name!r} any more")
+            return
+        if still is not None and still in (y, *y.all_input_nodes) and self.same_call(layer.node, still):
+            self.differ(f"{layer.name}: the layer was left as it was")
+            self.claimed |= {node.name: layer.name for node in (still, y)}
             return
         call = layer.call
         given = _nodes(call.x, call.weight, call.bias, call.running_mean, call.running_var)
@@ -152,9 +156,10 @@ class _Comparison:
         pending = [y]
         while pending:
             node = pending.pop()
-            if node.name in self.claimed or (node is not y and node.name in allowed):
+            if (node is not y and node.name in allowed) or self.claimed.get(node.name) == layer.name:
                 continue
-            if node is not y and node.name in self.before and node.name != layer.node.name:
+            others = node.name in self.claimed or (node.name in self.before and node.name != layer.node.name)
+            if node is not y and others:
                 self.differ(f"{layer.name}: it reads {node.name!r}, which the original layer does not")
                 continue
             self.claimed[node.name] = layer.name

@@ -122,9 +122,9 @@ def _in_the_format_of(y: fx.Node, result: fx.Node) -> fx.Node:
         return result
     memory_format = _FORMATS[was.ndim]
     with _unguarded(now.fake_mode):
-        if now.is_contiguous(memory_format=memory_format) or not was.is_contiguous(memory_format=memory_format):
-            return result
-        if was.is_contiguous():  # one-long axes: it is in both formats
+        # With axes of length 1 a tensor is in both formats.
+        lost = was.is_contiguous(memory_format=memory_format) and not was.is_contiguous()
+        if not lost or now.is_contiguous(memory_format=memory_format):
             return result
     with result.graph.inserting_after(result):
         node = result.graph.call_function(torch.ops.aten.clone.default, (result,), {"memory_format": memory_format})
