@@ -269,6 +269,7 @@ def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, 
         notes=(
             "a checkpoint holds no operators, so that nothing could be run: normswap verify package.module:factory "
             "--weights BEFORE AFTER proves the model",
+            "state dicts alone are compared and written: what a training checkpoint holds beside is left behind",
         ),
         inputs="none: a checkpoint cannot be run",
         left={kept.layer.name: kept.reason for kept in plan.kept},

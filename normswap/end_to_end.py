@@ -73,7 +73,10 @@ def end_to_end(
     noisy: list[Mapping[str, Array]] = []
     checks: list[Check] = []
     while len(noisy) < tolerance.runs or (
-        len(noisy) < tolerance.most_runs and not failed and not all(check.ok for check in checks)
+        len(noisy) < tolerance.most_runs
+        and not failed
+        and not all(check.ok for check in checks)
+        and all(check.ok or check.bound is not None for check in checks)  # noise explains no other shape
     ):
         progress("measuring the noise floor", total - tolerance.runs + len(noisy), max(total, len(noisy)))
         draw = seed + 1 + len(noisy)
@@ -83,7 +86,8 @@ def end_to_end(
             for how, outputs in found.items()
             for name, value in expected.outputs.items()
         ]
-    notes = [*expected.notes, *_weak(expected.outputs, checks)]
+    weak = _weak(expected.outputs, checks)
+    notes = [*expected.notes, *weak.values()]
     if len(noisy) > tolerance.runs:
         notes.append(
             f"the noise floor was measured over {len(noisy)} runs, because {tolerance.runs} did not explain it"
@@ -93,8 +97,11 @@ def end_to_end(
         notes.append(
             f"end to end did not reach {', '.join(unseen)} with these inputs; only structure and probes saw them"
         )
-    if tell_apart:
+    if tell_apart and checks:
         notes += _other_meanings(backend, before, plan, feed, expected.outputs, found, checks)
+        if all(check.ok for check in checks) and weak.keys() == expected.outputs.keys():
+            said = "every output is constant or amplifies rounding, so that nothing is shown; give other inputs"
+            failed.append(Check("end to end", "inputs", ok=False, detail=said))
     return [*failed, *checks], feed.source, notes
 
 
@@ -212,9 +219,9 @@ def _compare_discrete(name: str, found: Array, expected: Array, noisy: Sequence[
     return Check("end to end", name, share <= tolerance.margin * floor, share, tolerance.margin * floor, None, detail)
 
 
-def _weak(outputs: Mapping[str, Array], checks: Sequence[Check]) -> list[str]:
-    """Say of which outputs the comparison says little or nothing."""
-    said = []
+def _weak(outputs: Mapping[str, Array], checks: Sequence[Check]) -> dict[str, str]:
+    """Say of which outputs the comparison says little or nothing, by their names."""
+    said = {}
     for name, value in outputs.items():
         bounds = [check.bound for check in checks if check.bound is not None and check.name.startswith(f"{name} (")]
         if not bounds or value.size < 2:
@@ -224,10 +231,10 @@ def _weak(outputs: Mapping[str, Array], checks: Sequence[Check]) -> list[str]:
             numbers = value.astype(np.float64)[np.isfinite(value.astype(np.float64))]
             spread = float(np.ptp(numbers)) if numbers.size else 0.0
         if not spread:
-            said.append(f"output {name} is constant or not finite, so that end to end says little of it")
+            said[name] = f"output {name} is constant or not finite, so that end to end says little of it"
         elif bounds[0] > _INFORMATIVE * spread:
-            said.append(
+            said[name] = (
                 f"output {name} amplifies rounding: the allowed {bounds[0]:.2g} is {bounds[0] / spread:.0%} of its "
-                "range, so that end to end says little of it; the probes decide"
+                "range, so that end to end says little of it"
             )
     return said

@@ -34,8 +34,8 @@ __all__ = [
 Form: TypeAlias = Callable[[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, float], Tensor]
 
 _HALF = (torch.float16, torch.bfloat16)
-# Elements of a sample from which one call for each sample costs less than a copy in another memory format.
-_LARGE_SAMPLE = 2**15
+# Elements of a sample from which a call for each pays in channels_last: with a backward pass, and without.
+_LARGE_SAMPLE = {True: 2**15, False: 2**18}
 # Elements of a channel of a sample from which group_norm, which sees to each by itself, pays.
 _LARGE_MAP = 128
 # Torch below 2.7 does not tell export from compilation; the form for exporters compiles as well.
@@ -150,7 +150,7 @@ def pick(target: str, x: Tensor, *, gradients: bool) -> str:
         return "native"
     samples, channels_last = x.shape[0], _memory_format(x) != torch.contiguous_format
     if target == "instance" and channels_last:
-        if samples == 1 or (gradients and x.numel() >= _LARGE_SAMPLE * samples):
+        if samples == 1 or x.numel() >= _LARGE_SAMPLE[gradients] * samples:
             return "per_sample"
         return "group_norm" if gradients else "two_pass"
     if channels_last or x.dtype in _HALF:

@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from normswap.backends import Candidate, Feed, Writing, backend_for
+from normswap.backends import Backend, Candidate, Feed, backend_for
 from normswap.backends.torch_common.running import run_quietly, undisturbed
 from normswap.backends.torch_common.tensors import tensors_in
 from normswap.backends.torch_module.inputs import Arguments, called, plain
@@ -36,11 +36,13 @@ class Exported:
 
     Attributes:
         candidates: How to run it on the module's inputs.
-        writing: Puts it in place: called with the path and whether an existing file may be replaced.
+        backend: Of the file.
+        loaded: The file, read back.
     """
 
     candidates: Mapping[str, Candidate]
-    writing: Callable[[Path, bool], AbstractContextManager[Writing]]
+    backend: Backend
+    loaded: Any
 
 
 def export(model: ModuleModel, feeds: Sequence[Feed], aside: Path) -> Exported:
@@ -54,10 +56,8 @@ def export(model: ModuleModel, feeds: Sequence[Feed], aside: Path) -> Exported:
     EXPORTS[aside.suffix](program, model.module, aside)
     backend = backend_for(aside)
     loaded = backend.load(aside)
-    return Exported(
-        {f"{aside.name}, {how}": Candidate.of(backend, loaded, how, plain) for how in backend.WAYS},
-        lambda path, force: backend.Writing(loaded, path, force=force),
-    )
+    candidates = {f"{aside.name}, {how}": Candidate.of(backend, loaded, how, plain) for how in backend.WAYS}
+    return Exported(candidates, backend, loaded)
 
 
 def _to_onnx(program: torch.export.ExportedProgram, module: nn.Module, aside: Path) -> None:

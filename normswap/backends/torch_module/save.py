@@ -71,8 +71,9 @@ class Writing:
                 )
             exported = export(self._model, self._feeds, aside)
             self.candidates = exported.candidates
-            placed = stack.enter_context(exported.writing(self._path, self._force))
-            self._put = placed.commit
+            if self._path.suffix == ".onnx":  # whose tensors may lie in a second file
+                placed = exported.backend.Writing(exported.loaded, self._path, force=self._force)
+                self._put = stack.enter_context(placed).commit
             self._stack = stack.pop_all()
         return self
 

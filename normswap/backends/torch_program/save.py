@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from normswap.backends import Candidate, Feed
+from normswap.backends import Candidate, Feed, backend_for
 from normswap.backends.files import as_write_error, check_writable, folder_beside
-from normswap.backends.torch_program.model import ProgramModel
-from normswap.errors import ModelWriteError
+from normswap.backends.torch_program.model import ProgramModel, load
+from normswap.errors import ModelReadError, ModelWriteError
 
 __all__ = ["Writing", "check_target", "save"]
 
@@ -50,14 +50,21 @@ class Writing:
         feeds: Sequence[Feed] | None = None,
     ) -> None:
         check_target(model, path, force=force)
-        self.candidates: Mapping[str, Candidate] = {}
         self._model, self._path, self._force = model, Path(path), force
 
     def __enter__(self) -> Writing:
-        with as_write_error(self._path), ExitStack() as stack:
+        with as_write_error(self._path), ExitStack() as stack:  # which is closed here if anything is raised
             self._aside = Path(stack.enter_context(folder_beside(self._path))) / self._path.name
             _write(self._model, self._aside)
-            self._stack = stack.pop_all()  # not before it is written: __exit__ is not due until then
+            backend = backend_for(self._aside)
+            try:
+                written = load(self._aside)  # torch writes a program anew, so that it is the file that has to be run
+            except ModelReadError as error:
+                raise ModelWriteError(f"{self._path}: what torch wrote cannot be read back: {error}") from error
+            self.candidates: Mapping[str, Candidate] = {
+                f"{self._path.name}, {how}": Candidate.of(backend, written, how) for how in backend.WAYS
+            }
+            self._stack = stack.pop_all()
         return self
 
     def commit(self) -> Path:
