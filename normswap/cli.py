@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -19,13 +17,11 @@ import click
 import normswap
 from normswap.backends.files import as_write_error, check_writable, folder_beside
 from normswap.errors import NormswapError
+from normswap.listing import inspection, listing
 from normswap.norms import NORMS
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from normswap.layer import NormLayer
-    from normswap.plan import Plan
 
 __all__ = ["main", "run"]
 
@@ -236,9 +232,11 @@ def inspect(
             remarks = backend.remarks(loaded, layers)
     planned = None if norm is None else make_plan(norm, layers, **choice)
     if as_json:
-        click.echo(json.dumps(_inspection(model, layers, planned, remarks), indent=2))
+        click.echo(json.dumps(inspection(model, layers, planned, remarks), indent=2))
     else:
-        _print_layers(_console(), layers, planned, remarks)
+        console = _console()
+        for line in listing(layers, planned, remarks):
+            console.print(line)
     return EQUAL
 
 
@@ -382,86 +380,11 @@ def _print_report(report: normswap.Report) -> None:
     click.secho(verdict, fg="green" if report.ok else "red", bold=True)
 
 
-def _inspection(model: str, layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str]) -> dict[str, Any]:
-    fates = _fates(planned)
-    return {
-        "model": model,
-        "to": planned.norm.name if planned else None,
-        "layers": [
-            {
-                "name": layer.name,
-                "role": layer.role,
-                "num_features": layer.num_features,
-                "eps": layer.eps if math.isfinite(layer.eps) else None,
-                "dtype": layer.dtype,
-                "rank": layer.rank,
-                "shape": None if layer.shape is None else list(layer.shape),
-                "blocked": layer.blocked or None,
-                **({"fate": fates[layer.name][0], "reason": fates[layer.name][1]} if planned else {}),
-            }
-            for layer in layers
-        ],
-        "remarks": remarks,
-    }
-
-
-def _fates(planned: Plan | None) -> dict[str, tuple[str, str]]:
-    if planned is None:
-        return {}
-    fates = {layer.name: ("converted", planned.norm.meaning) for layer in planned.layers}
-    fates |= {kept.layer.name: ("kept", kept.reason) for kept in planned.kept}
-    return fates | {refusal.layer.name: ("refused", refusal.reason) for refusal in planned.refusals}
-
-
 def _console() -> Console:
     from rich.console import Console
 
     # Into a file or a pipe, wide enough that names and reasons are not broken.
     return Console(width=None if _is_terminal(sys.stdout) else 200, highlight=False, emoji=False, markup=False)
-
-
-def _print_layers(console: Console, layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str]) -> None:
-    from rich.table import Table
-
-    if layers:
-        fates = _fates(planned)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("name", "role", "channels", "eps", "type", "shape"):
-            right = heading in ("channels", "eps")
-            table.add_column(heading, justify="right" if right else "left", overflow="fold")
-        noted = planned is not None or any(layer.blocked for layer in layers)
-        if noted:
-            table.add_column(f"--to {planned.norm.name}" if planned else "note", overflow="fold")
-        for layer in layers:
-            cells = [
-                layer.name,
-                layer.role,
-                "?" if layer.num_features is None else str(layer.num_features),
-                "?" if math.isnan(layer.eps) else f"{layer.eps:.3g}",
-                layer.dtype,
-                _spelled_shape(layer),
-            ]
-            if planned is not None:
-                fate, reason = fates[layer.name]
-                cells.append("converted" if fate == "converted" else f"{fate}: {reason}")
-            elif noted:
-                cells.append(layer.blocked)
-            table.add_row(*cells)
-        console.print(table)
-        roles = Counter(layer.role for layer in layers)
-        counted = ", ".join(f"{count} {role}" for role, count in roles.most_common())
-        console.print(f"{len(layers)} BatchNorm layer{'s' * (len(layers) != 1)}: {counted}")
-        if planned is not None:
-            counted = ", ".join(f"{n} {fate}" for fate, n in Counter(f for f, _ in fates.values()).most_common())
-            console.print(f"--to {planned.norm.name} ({planned.norm.meaning}): {counted}")
-    for remark in remarks:
-        console.print(remark)
-
-
-def _spelled_shape(layer: NormLayer) -> str:
-    if layer.shape is None:
-        return "?"
-    return f"[{', '.join('?' if dim is None else str(dim) for dim in layer.shape)}]"
 
 
 class _Progress:

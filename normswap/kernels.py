@@ -24,10 +24,7 @@ __all__ = [
     "POPULATION",
     "Form",
     "Kernel",
-    "batch_stat_norm",
-    "instance_norm",
     "pick",
-    "population_norm",
 ]
 
 # (x, weight, bias, running_mean, running_var, eps) -> y
@@ -43,58 +40,15 @@ _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torc
 _is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]  # documented all the same
 
 
-def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    r"""Normalize each channel of each sample with its own mean and biased variance.
-
-    Equals train-mode BatchNorm fed one sample at a time. One element to a channel gives the bias, where torch raises.
-
-    Args:
-        x: Shape (N, C, \*spatial), any floating dtype; y has its dtype and memory format.
-        weight: Shape (C,), None for 1; may be float32 beside x in half precision.
-        bias: Shape (C,), None for 0; dtype as weight.
-        eps: Added to the variance, in units of x squared.
-
-    Raises:
-        ValueError: If x has no spatial axis, or not as many channels as weight and bias.
-
-    References:
-        Ulyanov, Vedaldi & Lempitsky 2016, Instance Normalization.
-    """
-    return INSTANCE(x, weight, bias, None, None, eps)
-
-
-def batch_stat_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Normalize each channel with its mean and biased variance over the batch and the spatial axes.
-
-    Equals train-mode BatchNorm fed the same batch (Ioffe & Szegedy 2015, algorithm 1). Arguments as for
-    ``instance_norm``; x may be of shape (N, C).
-
-    Raises:
-        ValueError: If x has no channel axis, or not as many channels as weight and bias.
-    """
-    return BATCH_STAT(x, weight, bias, None, None, eps)
-
-
-def population_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor, running_var: Tensor, eps: float
-) -> Tensor:
-    """Normalize each channel with stored statistics, both of shape (C,), in units of x and x squared.
-
-    Equals eval-mode BatchNorm (Ioffe & Szegedy 2015, algorithm 2). Other arguments as for ``instance_norm``;
-    x may be of shape (N, C).
-
-    Raises:
-        ValueError: If x has no channel axis, or not as many channels as the parameters.
-    """
-    return POPULATION(x, weight, bias, running_mean, running_var, eps)
-
-
 @dataclass(frozen=True)
 class Kernel:
-    """A target of the conversion in PyTorch, called as each of its forms is.
+    """A target of the conversion in PyTorch: what a converted module computes.
 
     Attributes:
         target: A key of FORMS.
+
+    References:
+        Ioffe & Szegedy 2015, algorithms 1 and 2; Ulyanov, Vedaldi & Lempitsky 2016, Instance Normalization.
     """
 
     target: str
@@ -118,7 +72,22 @@ class Kernel:
         running_var: Tensor | None,
         eps: float,
     ) -> Tensor:
-        """Compute the form that suits x, after a look at its shape."""
+        r"""Normalize x with the target's mean and biased variance, by the form that suits it.
+
+        One element to a statistic gives the bias, where torch raises.
+
+        Args:
+            x: Shape (N, C, \*spatial), for batch-stat and population also (N, C), any floating dtype; y has its dtype
+                and memory format.
+            weight: Shape (C,), None for 1; may be float32 beside x in half precision.
+            bias: Shape (C,), None for 0; dtype as weight.
+            running_mean: Shape (C,), in units of x; read for population alone.
+            running_var: Shape (C,), in units of x squared; read for population alone.
+            eps: Added to the variance, in units of x squared.
+
+        Raises:
+            ValueError: If x has no spatial axis where the target needs one, or not as many channels as the layer.
+        """
         axes = "(N, C, *spatial)"
         if x.dim() < 3 and self.target == "instance":
             raise ValueError(f"instance statistics need x of shape {axes}, found {tuple(x.shape)}")
