@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = [
     "BATCH_STAT",
@@ -35,8 +36,6 @@ _HALF = (torch.float16, torch.bfloat16)
 _LARGE_SAMPLE = {True: 2**15, False: 2**18}
 # Elements of a channel of a sample from which group_norm, which sees to each by itself, pays.
 _LARGE_MAP = 128
-# Torch below 2.7 does not tell export from compilation; the form for exporters compiles as well.
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 _is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]  # documented all the same
 
 
@@ -113,7 +112,7 @@ def pick(target: str, x: Tensor, *, gradients: bool) -> str:
         x: The layer's input.
         gradients: Whether a backward pass may follow.
     """
-    if _is_tracing() or _is_exporting():
+    if _is_tracing() or torch.compiler.is_exporting():
         return "export"
     if target == "population" or not x.is_cpu or torch.compiler.is_compiling():
         return "native"
@@ -141,8 +140,14 @@ def _native_batch_stat(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> T
 
 def _per_sample(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Train-mode batch_norm of one sample at a time, the target's very definition; fast for channels_last."""
-    samples = [_native_batch_stat(sample, weight, bias, eps) for sample in torch.split(x, 1)]
-    return torch.cat(samples) if len(samples) > 1 else samples[0]
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:  # what writes into memory given is not differentiated
+        return torch.cat(
+            [torch.batch_norm(part, weight, bias, None, None, True, 0.0, eps, False) for part in torch.split(x, 1)]
+        )
+    y, statistics = torch.empty_like(x), [torch.empty_like(weight) for _ in range(2)]
+    for part, normalized in zip(torch.split(x, 1), torch.split(y, 1), strict=True):
+        torch.native_batch_norm(part, weight, bias, None, None, True, 0.0, eps, out=(normalized, *statistics))
+    return y
 
 
 def _group_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

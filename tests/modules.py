@@ -323,7 +323,7 @@ class Exponential(nn.Module):
 
 def _without_bias() -> nn.Module:
     norm = nn.BatchNorm2d(C)
-    norm.register_parameter("bias", None)  # the argument bias=False is younger than torch 2.4
+    norm.register_parameter("bias", None)  # as the argument bias=False does, which not every torch has
     return norm
 
 

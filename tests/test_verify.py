@@ -6,6 +6,7 @@ the same code with nothing wrong in it, pass.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from cases import CASES, build
 from models import exported
 from modules import MODULES
@@ -258,6 +260,19 @@ def test_layers_that_the_inputs_do_not_reach_are_named() -> None:
     x = np.ones((2, 4, 6, 5), np.float32)
     conversion = normswap.convert(before, "instance", inputs={"x": x, "flag": np.array(True)})
     assert any("did not reach y:else_branch/ya" in note for note in conversion.report.notes)
+
+
+def test_a_conversion_by_hand_to_torchs_own_module_passes() -> None:
+    before, x = MODULES["BatchNorm2d"].build(), MODULES["BatchNorm2d"].inputs()
+    after = copy.deepcopy(before)
+    norm = after.get_submodule("norm")
+    after.norm = torch.nn.InstanceNorm2d(4, eps=1e-5, affine=True)
+    after.norm.load_state_dict({name: norm.state_dict()[name] for name in ("weight", "bias")})
+    report = normswap.verify(before, after, "instance", inputs=x)
+    assert report.ok, report.to_text()
+    assert any("norm: raises where a statistic is of one element" in note for note in report.notes)
+    after.norm = torch.nn.InstanceNorm2d(4, eps=1e-5)  # as the nearest tools do it: gamma and beta are dropped
+    assert not normswap.verify(before, after, "instance", inputs=x).ok
 
 
 def test_zero_layers_is_no_pass() -> None:

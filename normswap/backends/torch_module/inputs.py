@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -87,15 +86,10 @@ def called(module: nn.Module, arguments: Arguments) -> Callable[[], Any]:
 
     def call() -> Any:
         args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, copy, (arguments.args, arguments.kwargs))
-        with _as_written():
+        with torch.compiler.set_stance("force_eager"):
             return module(*args, **kwargs)
 
     return call
-
-
-def _as_written() -> AbstractContextManager[Any]:
-    set_stance = getattr(torch.compiler, "set_stance", None)  # from torch 2.6 on
-    return nullcontext() if set_stance is None else set_stance("force_eager")
 
 
 def plain(arrays: Mapping[str, Any]) -> dict[str, Array]:
