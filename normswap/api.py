@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normswap.backends import Backend, backend_for
+from normswap.backends import Backend, Feed, backend_for
 from normswap.errors import CannotRunError
 from normswap.layer import NormLayer
 from normswap.plan import Plan, make_plan, target_named
@@ -51,7 +51,7 @@ def find(model: Any, *, inputs: Any = None) -> tuple[NormLayer, ...]:
         CannotRunError: If ``inputs`` do not fit the model.
     """
     backend = backend_for(model)
-    return backend.find(_loaded(backend, model, inputs=inputs))
+    return backend.find(_seen(backend, _loaded(backend, model), inputs))
 
 
 def plan(
@@ -78,7 +78,7 @@ def plan(
         SelectionError: If the target is unknown or a glob matches nothing.
     """
     backend = backend_for(model)
-    return _plan(backend, _loaded(backend, model, drop_statistics, inputs=inputs), to, only, skip)
+    return _plan(backend, _seen(backend, _loaded(backend, model, drop_statistics), inputs), to, only, skip)
 
 
 def convert(
@@ -141,7 +141,13 @@ def convert(
         >>> normswap.save(conversion.model, "lowlight_instance.onnx")  # doctest: +SKIP
     """
     backend = backend_for(model)
-    loaded = _loaded(backend, model, drop_statistics, inputs=inputs, guess=end_to_end, shapes=shapes, seed=seed)
+    loaded = _loaded(backend, model, drop_statistics)
+
+    def feeds_of(model: Any) -> list[Feed]:
+        return backend.feeds(model, inputs, shapes or {}, seed)
+
+    if end_to_end or inputs is not None:
+        loaded = backend.observe(loaded, feeds_of, given=inputs is not None)
     planned = _plan(backend, loaded, to, only, skip)
     _raise_for_plan(planned, allow_refusals)
     if in_place:
@@ -150,7 +156,7 @@ def convert(
         backend.check_target(loaded, output, force=force)
     before = backend.prepare(loaded)
     converted = backend.rewrite(before, planned)
-    feeds = backend.feeds(before, inputs, shapes or {}, seed) if end_to_end else None
+    feeds = feeds_of(before) if end_to_end else None
     # The copying of large weights goes on while the result is verified; only what holds is put in place.
     with nullcontext() if output is None else backend.Writing(converted, output, force=force, feeds=feeds) as writing:
         report = verify_conversion(
@@ -194,12 +200,20 @@ def verify(
     of ``convert``; ``after`` is the converted model.
     """
     backend, after_backend = backend_for(before), backend_for(after)
-    original = _loaded(backend, before, drop_statistics, inputs=inputs, guess=end_to_end, shapes=shapes, seed=seed)
+    other = after_backend.load(after)
+
+    def feeds_of(model: Any) -> list[Feed]:
+        if inputs is None and not shapes and after_backend.DECLARES_INPUTS and not backend.DECLARES_INPUTS:
+            return _feeds_of_other(backend, model, after_backend, other, seed)
+        return backend.feeds(model, inputs, shapes or {}, seed)
+
+    original = _loaded(backend, before, drop_statistics)
+    if end_to_end or inputs is not None:
+        original = backend.observe(original, feeds_of, given=inputs is not None)
     planned = _plan(backend, original, to, only, skip)
     _raise_for_plan(planned, allow_refusals)
     prepared = backend.prepare(original)
-    feeds = backend.feeds(prepared, inputs, shapes or {}, seed) if end_to_end else None
-    other = after_backend.load(after)
+    feeds = feeds_of(prepared) if end_to_end else None
     if backend is after_backend:
         return verify_conversion(
             backend, prepared, other, planned, feeds=feeds, tolerance=tolerance, seed=seed, progress=progress
@@ -230,23 +244,26 @@ def save(model: Any, path: str | os.PathLike[str], *, force: bool = False) -> No
     backend.save(backend.load(model), path, force=force)
 
 
-def _loaded(
-    backend: Backend,
-    model: Any,
-    drop_statistics: bool = False,
-    *,
-    inputs: Any = None,
-    guess: bool = False,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    seed: int = 0,
-) -> Any:
-    """Load a model; with inputs, or where some may be guessed, also see what only a run of it tells."""
+def _loaded(backend: Backend, model: Any, drop_statistics: bool = False) -> Any:
     loaded = backend.load(model)
-    if drop_statistics:
-        loaded = backend.without_statistics(loaded)
-    if inputs is None and not guess:
-        return loaded
-    return backend.observe(loaded, inputs, shapes or {}, seed)
+    return backend.without_statistics(loaded) if drop_statistics else loaded
+
+
+def _seen(backend: Backend, model: Any, inputs: Any) -> Any:
+    """With inputs, see what only a run of a model tells."""
+    if inputs is None:
+        return model
+    return backend.observe(model, lambda loaded: backend.feeds(loaded, inputs, {}, 0), given=True)
+
+
+def _feeds_of_other(backend: Backend, model: Any, other_backend: Backend, other: Any, seed: int) -> list[Feed]:
+    """Make inputs by what another model declares to take, as inputs of one that declares nothing."""
+    feeds = []
+    for feed in other_backend.feeds(other, None, {}, seed):
+        with suppress(CannotRunError):
+            arrays = backend.fit(model, other_backend.plain(other, feed.arrays))
+            feeds.append(Feed(arrays, f"{feed.source}, as the converted model declares them"))
+    return feeds or backend.feeds(model, None, {}, seed)
 
 
 def _plan(backend: Backend, model: Any, to: str, only: Sequence[str], skip: Sequence[str]) -> Plan:

@@ -227,7 +227,9 @@ def inspect(
             if drop_statistics:
                 loaded = backend.without_statistics(loaded)
             if inputs or shapes:
-                loaded = backend.observe(loaded, inputs, shapes, 0)
+                loaded = backend.observe(
+                    loaded, lambda model: backend.feeds(model, inputs, shapes, 0), given=inputs is not None
+                )
             layers = backend.find(loaded)
             remarks = backend.remarks(loaded, layers)
     planned = None if norm is None else make_plan(norm, layers, **choice)

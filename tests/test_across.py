@@ -620,3 +620,12 @@ def test_nothing_is_changed_by_a_comparison() -> None:
     assert torch.equal(before[1][0], after[1][0])
     assert torch.equal(before[2], after[2])
     assert model.training
+
+
+def test_inputs_are_made_as_the_file_declares_them(tmp_path: Path) -> None:
+    module, path = MODULES["BatchNorm2d"].build(), tmp_path / "x.onnx"
+    given = torch.rand(2, 3, 11, 9)  # which nobody guesses from the module
+    assert normswap.convert(module, "instance", inputs=(given,), output=path).written == path
+    report = normswap.verify(module, path, "instance")
+    assert report.ok, report.to_text()
+    assert report.inputs.endswith("x 2x3x11x9, as the converted model declares them")

@@ -109,9 +109,15 @@ class Writing(Protocol):
 
 
 class Backend(Protocol):
-    """A framework's side of the tool; only NormLayer, Plan, Run and arrays cross this boundary."""
+    """A framework's side of the tool; only NormLayer, Plan, Run and arrays cross this boundary.
+
+    Attributes:
+        WAYS: How its models can be run.
+        DECLARES_INPUTS: Whether its models say what inputs they take.
+    """
 
     WAYS: Sequence[str]
+    DECLARES_INPUTS: bool
 
     def load(self, source: Any) -> Any:
         """Read a model; a model that is one already is taken as it is."""
@@ -121,8 +127,11 @@ class Backend(Protocol):
         """Return a model as its user knows it."""
         ...
 
-    def observe(self, model: Any, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Any:
-        """Return the model with what only running it tells, where its framework needs that."""
+    def observe(self, model: Any, feeds: Callable[[Any], Sequence[Feed]], *, given: bool) -> Any:
+        """Return the model with what only running it tells, where its framework needs that.
+
+        ``feeds`` makes the inputs to try, which have to fit if they are ``given`` by the caller.
+        """
         ...
 
     def find(self, model: Any) -> tuple[NormLayer, ...]:

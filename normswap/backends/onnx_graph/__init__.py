@@ -7,7 +7,7 @@ plan does not name stays as it was, byte for byte.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx
 
@@ -32,6 +32,7 @@ from normswap.plan import Plan
 from normswap.report import Check, counted
 
 __all__ = [
+    "DECLARES_INPUTS",
     "WAYS",
     "CutLayer",
     "OnnxModel",
@@ -59,6 +60,7 @@ __all__ = [
 ]
 
 WAYS = ("as written", "optimized")  # without ONNX Runtime's graph optimisations, and with its default ones
+DECLARES_INPUTS = True
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto | OnnxModel) -> OnnxModel:
@@ -75,7 +77,7 @@ def public(model: OnnxModel) -> OnnxModel:
     return model
 
 
-def observe(model: OnnxModel, inputs: object, shapes: Mapping[str, tuple[int, ...]], seed: int) -> OnnxModel:
+def observe(model: OnnxModel, feeds: Callable[[OnnxModel], Sequence[Feed]], *, given: bool) -> OnnxModel:
     """Return the model itself: a graph says everything without being run."""
     return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from normswap.plan import Plan
 from normswap.report import Check, counted
 
 __all__ = [
+    "DECLARES_INPUTS",
     "WAYS",
     "CutLayer",
     "ModuleModel",
@@ -53,6 +54,7 @@ __all__ = [
 ]
 
 WAYS = ("eager",)
+DECLARES_INPUTS = False
 
 
 def load(source: nn.Module | ModuleModel) -> ModuleModel:
@@ -65,12 +67,15 @@ def public(model: ModuleModel) -> nn.Module:
     return model.module
 
 
-def observe(model: ModuleModel, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int) -> ModuleModel:
-    """Run a copy once: shapes of layers, and functional calls, are known from then on."""
+def observe(model: ModuleModel, feeds: Callable[[ModuleModel], Sequence[Feed]], *, given: bool) -> ModuleModel:
+    """Run a copy once: shapes of layers, and functional calls, are known from then on.
+
+    Raises:
+        CannotRunError: If it does not run on inputs that were given.
+    """
     if model.seen is not None:
         return model
-    tried = feeds(model, inputs, shapes, seed)
-    return replace(model, seen=watch(model.module, tried, given=inputs is not None))
+    return replace(model, seen=watch(model.module, feeds(model), given=given))
 
 
 def notes(model: ModuleModel) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch.export import ExportedProgram
@@ -24,6 +24,7 @@ from normswap.plan import Plan
 from normswap.report import Check, counted
 
 __all__ = [
+    "DECLARES_INPUTS",
     "WAYS",
     "CutLayer",
     "ProgramModel",
@@ -51,6 +52,7 @@ __all__ = [
 ]
 
 WAYS = ("exported",)  # as the module that the program gives
+DECLARES_INPUTS = True
 
 
 def public(model: ProgramModel) -> ExportedProgram:
@@ -58,7 +60,7 @@ def public(model: ProgramModel) -> ExportedProgram:
     return model.program
 
 
-def observe(model: ProgramModel, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int) -> ProgramModel:
+def observe(model: ProgramModel, feeds: Callable[[ProgramModel], Sequence[Feed]], *, given: bool) -> ProgramModel:
     """Return the model itself: tracing has told all that there is to see."""
     return model
 
