@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from normswap.errors import ModelReadError, ModelWriteError, NormswapError
+from normswap.errors import ModelReadError, ModelWriteError, NormswapError, first_line
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan, make_plan, target_named
 from normswap.report import Check, Report
@@ -22,7 +22,16 @@ from normswap.report import Check, Report
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SUFFIXES", "compare_checkpoints", "convert_state_dict", "layers_in", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "SUFFIXES",
+    "compare_checkpoints",
+    "convert_state_dict",
+    "layers_in",
+    "plan_of",
+    "read_checkpoint",
+    "without_statistics",
+    "write_checkpoint",
+]
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -57,10 +66,20 @@ def convert_state_dict(
         >>> list(convert_state_dict(weights, "instance"))
         ['bn.weight']
     """
+    return without_statistics(state_dict, plan_of(state_dict, to, only=only, skip=skip))
+
+
+def plan_of(state_dict: Mapping[str, Any], to: str, *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
+    """Say which layers of a state dict are converted; arguments and exceptions as for ``convert_state_dict``."""
     planned = make_plan(target_named(to), layers_in(state_dict), only=only, skip=skip)
     planned.raise_for_nothing()
-    dropped = _STATISTICS if planned.norm.trains else _STATISTICS[2:]
-    gone = {_joined(layer.name, name) for layer in planned.layers for name in dropped}
+    return planned
+
+
+def without_statistics(state_dict: Mapping[str, Value], plan: Plan) -> dict[str, Value]:
+    """Leave out what the planned layers have no use for once they are converted."""
+    dropped = _STATISTICS if plan.norm.trains else _STATISTICS[2:]
+    gone = {_joined(layer.name, name) for layer in plan.layers for name in dropped}
     kept = OrderedDict((name, value) for name, value in state_dict.items() if name not in gone)
     if hasattr(state_dict, "_metadata"):  # the versions of its modules, which their loading may ask for
         kept._metadata = state_dict._metadata  # type: ignore[attr-defined]  # torch keeps them there
@@ -233,9 +252,8 @@ def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
 
 def _reason(error: BaseException) -> str:
     """Shorten what a reader or writer said to what a person can use."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else "it ends too early" if isinstance(error, EOFError) else type(error).__name__
-    return line.partition(". This is an internal miniz error")[0][:300]
+    line = first_line(error, "it ends too early" if isinstance(error, EOFError) else type(error).__name__)
+    return line.partition(". This is an internal miniz error")[0]
 
 
 def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], plan: Plan) -> Report:
@@ -252,7 +270,7 @@ def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, 
     differences = [f"{name} is gone" for name in before if name not in after and name not in may_go]
     differences += [f"{name} is new" for name in after if name not in before]
     differences += [
-        f"{name} is still there, which the converted model has no place for" for name in may_go & set(after)
+        f"{name} is still there, which the converted model has no place for" for name in sorted(may_go & set(after))
     ]
     same = [name for name in before if name in after]
     differences += [f"{name} has other values" for name in same if not _identical(before[name], after[name])]
@@ -272,7 +290,7 @@ def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, 
             "state dicts alone are compared and written: what a training checkpoint holds beside is left behind",
         ),
         inputs="none: a checkpoint cannot be run",
-        left={kept.layer.name: kept.reason for kept in plan.kept},
+        left=plan.left,
         needed=("structure",),
     )
 
@@ -280,11 +298,12 @@ def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, 
 def _identical(one: Any, other: Any) -> bool:
     import torch
 
+    from normswap.backends.torch_common.tensors import same_bits
+
     if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
         (leaves, form), (others, other_form) = (torch.utils._pytree.tree_flatten(value) for value in (one, other))
         if form == other_form and any(isinstance(leaf, torch.Tensor) for leaf in leaves):
             return all(map(_identical, leaves, others))  # a module's extra state that holds tensors
         return type(one) is type(other) and bool(np.all(one == other))
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return torch.equal(*(tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)))
+    alike = (one.dtype, one.shape, one.layout) == (other.dtype, other.shape, other.layout)
+    return alike and same_bits(one, other)

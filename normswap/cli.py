@@ -19,6 +19,7 @@ from normswap.backends.files import as_write_error, check_writable, folder_besid
 from normswap.errors import NormswapError
 from normswap.listing import inspection, listing
 from normswap.norms import NORMS
+from normswap.report import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -267,8 +268,7 @@ def convert(model: str, to: str, weights: str | None, output: str, force: bool, 
     if as_json:
         click.echo(json.dumps({**report.to_dict(), "written": None if written is None else str(written)}, indent=2))
     else:
-        count = len(report.planned)
-        click.echo(f"{count} BatchNorm layer{'s' * (count != 1)} -> {to}: {report.meaning}")
+        click.echo(f"{counted(len(report.planned), 'BatchNorm layer')} -> {to}: {report.meaning}")
         _print_report(report)
         if written:
             click.echo(f"wrote {written}")
@@ -283,12 +283,11 @@ def _convert_checkpoint(
     """Convert a state dict without its model; what was written is read back and compared."""
     from normswap.checkpoint import (
         compare_checkpoints,
-        convert_state_dict,
-        layers_in,
+        plan_of,
         read_checkpoint,
+        without_statistics,
         write_checkpoint,
     )
-    from normswap.plan import make_plan, target_named
 
     _raise_for_idle_with_checkpoints(options)
     if not _is_checkpoint(output):
@@ -296,15 +295,13 @@ def _convert_checkpoint(
             f"{output}: a checkpoint becomes a checkpoint (.pth, .safetensors); an export takes the model's code: "
             "package.module:factory --weights"
         )
-    choice = {name: options[name] for name in ("only", "skip")}
     before = read_checkpoint(path)
-    after = convert_state_dict(before, to, **choice)
+    planned = plan_of(before, to, only=options["only"], skip=options["skip"])
     target = Path(output)
     check_writable(target, [Path(path)], force=force)
     with as_write_error(target), folder_beside(target) as folder:
         aside = Path(folder) / target.name
-        write_checkpoint(after, aside)
-        planned = make_plan(target_named(to), layers_in(before), **choice)
+        write_checkpoint(without_statistics(before, planned), aside)
         report = compare_checkpoints(before, read_checkpoint(aside), planned)
         if report.ok:
             os.replace(aside, target)
@@ -348,16 +345,14 @@ def verify(
 
 
 def _verify_checkpoints(before: str, after: Any, to: str, options: dict[str, Any]) -> normswap.Report:
-    from normswap.checkpoint import compare_checkpoints, layers_in, read_checkpoint
-    from normswap.plan import make_plan, target_named
+    from normswap.checkpoint import compare_checkpoints, plan_of, read_checkpoint
 
     _raise_for_idle_with_checkpoints(options)
     if not _is_checkpoint(after):
         found = after if isinstance(after, str) else "a model"
         raise click.UsageError(f"{before} is a checkpoint, which can only be compared with another; found {found}")
     original = read_checkpoint(before)
-    planned = make_plan(target_named(to), layers_in(original), only=options["only"], skip=options["skip"])
-    planned.raise_for_nothing()
+    planned = plan_of(original, to, only=options["only"], skip=options["skip"])
     return compare_checkpoints(original, read_checkpoint(after), planned)
 
 

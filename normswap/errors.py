@@ -26,6 +26,7 @@ __all__ = [
     "RefusedLayersError",
     "SelectionError",
     "UnsupportedModelError",
+    "first_line",
 ]
 
 
@@ -72,3 +73,9 @@ class UnsupportedModelError(NormswapError):
 
 class CannotRunError(NormswapError):
     """The model does not run: no usable inputs, or an operator that the runtime lacks."""
+
+
+def first_line(error: BaseException, otherwise: str = "no message") -> str:
+    """Return the first line of what an error of somebody else's says, shortened, for a sentence of ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else otherwise)[:400]

@@ -46,6 +46,12 @@ class Plan:
     kept: tuple[Kept, ...] = ()
     refusals: tuple[Refusal, ...] = ()
 
+    @property
+    def left(self) -> dict[str, str]:
+        """Why each layer that is not rewritten stays as it is, by its name."""
+        left = {kept.layer.name: kept.reason for kept in self.kept}
+        return left | {refusal.layer.name: f"REFUSED: {refusal.reason}" for refusal in self.refusals}
+
     def raise_for_refusals(self) -> None:
         """Raise RefusedLayersError if any selected layer was refused."""
         if self.refusals:

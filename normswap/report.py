@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Check", "Progress", "Report", "Witness", "counted"]
+__all__ = ["Check", "Progress", "Report", "Witness", "counted", "structure_checks"]
 
 _SHOWN = 12  # failures that a person is shown
 _NAMED = 3  # layers that a person is named for one reason
@@ -183,6 +183,22 @@ def _described(check: Check) -> str:
 
 def _plain(value: float | None) -> float | str | None:
     return value if value is None or math.isfinite(value) else str(value)
+
+
+def structure_checks(name: str, differences: Sequence[str], compared: str, layers: int, more: str = "") -> list[Check]:
+    """Return the first witness: a check for each difference, or one that says what was compared.
+
+    Args:
+        name: What was compared as a whole.
+        differences: One sentence each.
+        compared: What is identical, with its number.
+        layers: How many layers were converted.
+        more: What was not compared, to follow in the same sentence.
+    """
+    if differences:
+        return [Check("structure", name, ok=False, detail=difference) for difference in differences]
+    said = f"{compared} outside the {counted(layers, 'converted layer')} are identical{more}"
+    return [Check("structure", name, ok=True, detail=said)]
 
 
 def counted(number: int, what: str) -> str:

@@ -74,7 +74,7 @@ def verify_conversion(
         checks=tuple(checks),
         notes=tuple(notes),
         inputs=source,
-        left=_left(plan),
+        left=plan.left,
     )
 
 
@@ -125,11 +125,6 @@ def verify_across(
         checks=tuple(checks),
         notes=(said, *backend.notes(before), *notes),
         inputs=source,
-        left=_left(plan),
+        left=plan.left,
         needed=("end to end",),
     )
-
-
-def _left(plan: Plan) -> dict[str, str]:
-    left = {kept.layer.name: kept.reason for kept in plan.kept}
-    return left | {refusal.layer.name: f"REFUSED: {refusal.reason}" for refusal in plan.refusals}

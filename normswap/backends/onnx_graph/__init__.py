@@ -7,7 +7,7 @@ plan does not name stays as it was, byte for byte.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx
 
@@ -29,7 +29,7 @@ from normswap.backends.onnx_graph.witness import fix_randomness, witness
 from normswap.errors import CannotRunError, UnsupportedModelError
 from normswap.layer import Array
 from normswap.plan import Plan
-from normswap.report import Check, counted
+from normswap.report import Check, counted, structure_checks
 
 __all__ = [
     "DECLARES_INPUTS",
@@ -106,7 +106,7 @@ def check_in_place(model: OnnxModel, plan: Plan) -> None:
 rewrite_in_place = check_in_place
 
 
-def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> Iterator[Check]:
+def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> list[Check]:
     """Compare everything outside the plan; one check, or one for each difference."""
     names = {layer.name for layer in plan.layers}
     planned: dict[tuple[str, ...], dict[str, str]] = {}
@@ -115,18 +115,8 @@ def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> Iterat
             body, y = site.key
             planned.setdefault(body, {})[y] = site.layer.name
     found = _compare_structure(before, after, planned)
-    for difference in found.differences:
-        yield Check("structure", "graph", ok=False, detail=difference)
-    if not found.differences:
-        yield Check(
-            "structure",
-            "graph",
-            ok=True,
-            detail=(
-                f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes) "
-                f"outside the {counted(len(names), 'converted layer')} are identical"
-            ),
-        )
+    compared = f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
+    return structure_checks("graph", found.differences, compared, len(names))
 
 
 def run(model: OnnxModel, arrays: Mapping[str, Array], *, how: str) -> Run:

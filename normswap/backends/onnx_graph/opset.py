@@ -10,7 +10,7 @@ import onnx.version_converter
 from normswap.backends.onnx_graph.find import trains
 from normswap.backends.onnx_graph.model import OnnxModel, copy_of, read_tensor, tensors_of
 from normswap.backends.onnx_graph.scopes import Scope, first_output, walk
-from normswap.errors import UnsupportedModelError
+from normswap.errors import UnsupportedModelError, first_line
 
 __all__ = ["OLDEST", "raised"]
 
@@ -41,10 +41,10 @@ def raised(model: OnnxModel) -> OnnxModel:
     try:
         proto = onnx.version_converter.convert_version(proto, OLDEST)
     except Exception as error:  # the converter raises RuntimeError and its own types
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = first_line(error, type(error).__name__)
         raise UnsupportedModelError(
             f"{model.path or 'the model'}: opset {model.opset} is older than ONNX Runtime runs ({OLDEST}), "
-            f"and onnx's version converter cannot raise it: {reason.strip()[:300]}"
+            f"and onnx's version converter cannot raise it: {reason[:300]}"
         ) from error
     for scope, node in _batch_norms(OnnxModel(proto)):
         _set_is_test(node, None)

@@ -14,7 +14,7 @@ from normswap.backends.torch_common.calls import BatchNormCall, operator_name, r
 from normswap.backends.torch_common.tensors import spelled, to_array
 from normswap.layer import Array, Dim, NormLayer, Role
 
-__all__ = ["NodeLayer", "Resolve", "node_layers", "parameters_alone", "shape_of"]
+__all__ = ["NodeLayer", "Resolve", "attribute", "node_layers", "parameters_alone", "shape_of"]
 
 Resolve: TypeAlias = Callable[[fx.Node], "torch.Tensor | None"]  # the tensor that a node stands for, if one is stored
 
@@ -200,3 +200,11 @@ def _is_instance_in_disguise(call: BatchNormCall) -> bool:
     if name not in _VIEWS or after is None or before is None or len(after) < 3 or len(before) != len(after):
         return False
     return after[0] == 1 and after[2:] == before[2:] and before[1] != after[1]
+
+
+def attribute(module: torch.nn.Module, target: str) -> Any:
+    """Follow a dotted name; None where it leads nowhere."""
+    value: Any = module
+    for part in target.split("."):
+        value = getattr(value, part, None)
+    return value

@@ -9,13 +9,11 @@ from typing import Any
 import torch
 
 from normswap.backends.torch_common.running import undisturbed
-from normswap.backends.torch_common.tensors import to_array, to_tensor
-from normswap.errors import CannotRunError
+from normswap.backends.torch_common.tensors import CHANNELS_LAST, to_array, to_tensor
+from normswap.errors import CannotRunError, first_line
 from normswap.layer import Array, NormLayer
 
 __all__ = ["CutLayer"]
-
-_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +46,8 @@ class CutLayer:
             put(to_tensor(getattr(layer, name), self.device))
         tensor = to_tensor(x, self.device)
         inputs = {"contiguous": tensor}
-        if tensor.ndim in _FORMATS:
-            inputs["channels_last"] = tensor.to(memory_format=_FORMATS[tensor.ndim])
+        if tensor.ndim in CHANNELS_LAST:
+            inputs["channels_last"] = tensor.to(memory_format=CHANNELS_LAST[tensor.ndim])
         outputs = {}
         with undisturbed():
             for form, given in inputs.items():
@@ -57,8 +55,8 @@ class CutLayer:
                     try:
                         found = run(given.clone())
                     except Exception as error:  # whatever stands in the layer's place raises
-                        said = str(error).splitlines()[0] if str(error) else "no message"
-                        raise CannotRunError(f"{way}, {form}: {type(error).__name__}: {said}") from error
+                        said = f"{type(error).__name__}: {first_line(error)}"
+                        raise CannotRunError(f"{way}, {form}: {said}") from error
                     if not isinstance(found, torch.Tensor):
                         raise CannotRunError(f"{way}, {form}: it returns {type(found).__name__}, expected a tensor")
                     outputs[f"{way}, {form}"] = to_array(found)

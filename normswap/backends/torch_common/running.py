@@ -13,7 +13,7 @@ import torch
 
 from normswap.backends import Run
 from normswap.backends.torch_common.tensors import flat_outputs
-from normswap.errors import CannotRunError
+from normswap.errors import CannotRunError, first_line
 
 __all__ = ["run_quietly", "undisturbed"]
 
@@ -47,14 +47,11 @@ def run_quietly(call: Callable[[], Any]) -> Run:
         try:
             result = call()
         except Exception as error:  # whatever user code raises
-            raise CannotRunError(f"the model raised {type(error).__name__}: {_first_line(error)}") from error
+            raise CannotRunError(
+                f"the model raised {type(error).__name__}: {first_line(error).rstrip(':; ')}"
+            ) from error
     outputs, skipped = flat_outputs(result)
     if not outputs:
         raise CannotRunError(f"the model returned {type(result).__name__}, which holds no tensor that can be compared")
     notes = (f"outputs that are no numbers were not compared: {', '.join(skipped)}",) if skipped else ()
     return Run(outputs, notes=notes)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0].rstrip(":; ") if lines else "no message")[:400]

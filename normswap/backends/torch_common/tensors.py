@@ -11,7 +11,21 @@ import torch
 
 from normswap.layer import Array
 
-__all__ = ["dtype_of", "flat_outputs", "spelled", "tensors_in", "to_array", "to_tensor"]
+__all__ = [
+    "CHANNELS_LAST",
+    "NO_PARAMETER",
+    "dtype_of",
+    "flat_outputs",
+    "same_bits",
+    "spelled",
+    "tensor_difference",
+    "tensors_in",
+    "to_array",
+    "to_tensor",
+]
+
+NO_PARAMETER = "is a Parameter on one side only"
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by rank
 
 _FOREIGN = {torch.bfloat16: (torch.int16, ml_dtypes.bfloat16)}  # what NumPy has no type of its own for
 
@@ -51,6 +65,27 @@ def to_tensor(array: Array, device: torch.device | str = "cpu") -> torch.Tensor:
         if array.dtype == foreign:
             return torch.from_numpy(array.view(spelled(bits)).copy()).view(dtype).to(device)
     return torch.from_numpy(array.copy()).to(device)
+
+
+def tensor_difference(old: torch.Tensor, new: torch.Tensor) -> str:
+    """Say how two parameters, buffers or constants differ, to follow the name of one; nothing if they do not."""
+    for word in ("dtype", "shape", "device", "layout", "requires_grad"):
+        if getattr(old, word) != getattr(new, word):
+            return f"has {word} {getattr(new, word)}, had {getattr(old, word)}"
+    if isinstance(old, torch.nn.Parameter) != isinstance(new, torch.nn.Parameter):
+        return NO_PARAMETER
+    return "" if old is new or old.is_meta or same_bits(old, new) else "has other values"
+
+
+def same_bits(old: torch.Tensor, new: torch.Tensor) -> bool:
+    """Compare two tensors of one dtype, shape and layout bit for bit, NaN and -0 included."""
+    old, new = old.detach(), new.detach()
+    if old.layout is not torch.strided:
+        old, new = old.to_dense(), new.to_dense()
+    if old.is_quantized:
+        return old.qscheme() == new.qscheme() and torch.equal(old, new)
+    one, other = (tensor.resolve_conj().resolve_neg().contiguous().reshape(-1) for tensor in (old, new))
+    return torch.equal(one.view(torch.uint8), other.view(torch.uint8)) if one.numel() else True
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

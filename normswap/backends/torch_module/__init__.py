@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from normswap.backends.torch_module.witness import witness
 from normswap.layer import Array, NormLayer
 from normswap.nn import Layout, SwappedNorm, layout_of
 from normswap.plan import Plan
-from normswap.report import Check, counted
+from normswap.report import Check, counted, structure_checks
 
 __all__ = [
     "DECLARES_INPUTS",
@@ -131,7 +131,7 @@ def remarks(model: ModuleModel, layers: Sequence[NormLayer]) -> list[str]:
     return said
 
 
-def compare_structure(before: ModuleModel, after: ModuleModel, plan: Plan) -> Iterator[Check]:
+def compare_structure(before: ModuleModel, after: ModuleModel, plan: Plan) -> list[Check]:
     """Compare everything outside the plan; one check, or one for each difference."""
     names = {layer.name for layer in plan.layers}
     planned: dict[str, str] = {}
@@ -142,19 +142,9 @@ def compare_structure(before: ModuleModel, after: ModuleModel, plan: Plan) -> It
         elif site.layer.name in names:
             planned[site.path] = site.layer.name
     found = _compare_structure(before.module, after.module, planned, nodes)
-    for difference in found.differences:
-        yield Check("structure", "modules", ok=False, detail=difference)
-    if not found.differences:
-        unread = f"; not compared: attributes {_some(found.unread)}" if found.unread else ""
-        yield Check(
-            "structure",
-            "modules",
-            ok=True,
-            detail=(
-                f"{counted(found.modules, 'module')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes) "
-                f"outside the {counted(len(names), 'converted layer')} are identical{unread}"
-            ),
-        )
+    unread = f"; not compared: attributes {_some(found.unread)}" if found.unread else ""
+    compared = f"{counted(found.modules, 'module')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
+    return structure_checks("modules", found.differences, compared, len(names), unread)
 
 
 def _some(names: Sequence[str]) -> str:

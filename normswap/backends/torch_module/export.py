@@ -24,7 +24,7 @@ from normswap.backends.torch_common.running import run_quietly, undisturbed
 from normswap.backends.torch_common.tensors import tensors_in
 from normswap.backends.torch_module.inputs import Arguments, called, plain
 from normswap.backends.torch_module.model import ModuleModel, copied
-from normswap.errors import CannotRunError, ModelWriteError
+from normswap.errors import CannotRunError, ModelWriteError, first_line
 from normswap.nn import SwappedNorm
 
 __all__ = ["EXPORTS", "Exported", "export"]
@@ -180,8 +180,7 @@ def _as_write_error(aside: Path, exporter: str) -> Iterator[None]:
     except OSError:  # a full disk says nothing of the model
         raise
     except Exception as error:  # exporters raise anything
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
         raise ModelWriteError(
-            f"{aside.name}: {exporter} cannot export this model: {type(error).__name__}: {said[:300]}; "
+            f"{aside.name}: {exporter} cannot export this model: {type(error).__name__}: {first_line(error)}; "
             "write its weights (.pth, .safetensors) instead"
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from normswap.backends.torch_common.nodes import NodeLayer, node_layers
+from normswap.backends.torch_common.nodes import NodeLayer, Resolve, attribute, node_layers
 from normswap.backends.torch_common.tensors import spelled, to_array
 from normswap.backends.torch_module.kinds import is_batch_norm, obstacle
 from normswap.backends.torch_module.model import FunctionalCall, ModuleModel, paths_of
@@ -72,15 +72,13 @@ def _tree(model: ModuleModel) -> Iterator[Site]:
                 yield Site(replace(node.layer, name=name, body=shared), path, module, node)
 
 
-def resolver(module: fx.GraphModule) -> Any:
+def resolver(module: fx.GraphModule) -> Resolve:
     """Return what gives the stored tensor that a node of a module's graph reads."""
 
     def resolve(node: fx.Node) -> torch.Tensor | None:
         if node.op != "get_attr":
             return None
-        value: Any = module
-        for part in str(node.target).split("."):
-            value = getattr(value, part, None)
+        value = attribute(module, str(node.target))
         return value if isinstance(value, torch.Tensor) else None
 
     return resolve

@@ -12,12 +12,13 @@ import torch
 from torch import fx, nn
 
 from normswap.backends.torch_common.calls import BatchNormCall
-from normswap.errors import UnsupportedModelError
+from normswap.errors import UnsupportedModelError, first_line
 
-__all__ = ["FunctionalCall", "ModuleModel", "Seen", "call_name", "copied", "paths_of", "unwrapped"]
+__all__ = ["OF_GRAPHS", "FunctionalCall", "ModuleModel", "Seen", "call_name", "copied", "paths_of", "unwrapped"]
 
-_OF_GRAPHS = {"_graph", "_code", "_lineno_map", "_prologue_start", "_tracer_cls", "_tracer_extras", "forward"}
-_OF_GRAPHS |= {"_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"}
+# What a GraphModule makes of its graph.
+OF_GRAPHS = {"_graph", "_code", "_lineno_map", "_prologue_start", "_tracer_cls", "_tracer_extras", "forward"}
+_COPIED = OF_GRAPHS | {"_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"}  # by its own __deepcopy__
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +112,13 @@ def copied(module: nn.Module) -> nn.Module:
             made = copy.deepcopy(module, memo)
             for old, new in zip(module.modules(), made.modules(), strict=True):
                 if isinstance(old, fx.GraphModule):  # which copies its graph and leaves the rest behind, hooks too
-                    left = {name: value for name, value in vars(old).items() if name not in _OF_GRAPHS}
+                    left = {name: value for name, value in vars(old).items() if name not in _COPIED}
                     vars(new).update(copy.deepcopy(left, memo))
             return made
     except Exception as error:  # whatever user code raises
         raise UnsupportedModelError(
             f"{type(module).__name__}: it cannot be copied, and the original is never changed: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
 
 

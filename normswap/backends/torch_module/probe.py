@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import fx, nn
@@ -78,17 +79,8 @@ def _cut_node(site: Site, module: nn.Module | None, free: tuple[str, ...], rank:
     if not isinstance(module, fx.GraphModule) or site.node is None:
         return CutLayer(site.layer, {}, rank=rank, trouble="its graph is gone")
     overrides: dict[str, torch.Tensor] = {}
-    nodes = {name: getattr(site.node.call, name) for name in free}
     run = cut(module.graph, site.node.y.name, site.node.call.x.name, resolver(module), overrides)
     if isinstance(run, str):
         return CutLayer(site.layer, {}, rank=rank, trouble=run)
-
-    def setter(node_name: str) -> Callable[[torch.Tensor], None]:
-        def put(value: torch.Tensor) -> None:
-            overrides[node_name] = value
-
-        return put
-
-    return CutLayer(
-        site.layer, {"as it runs": run}, free={n: setter(node.name) for n, node in nodes.items()}, rank=rank
-    )
+    opened = {name: partial(overrides.__setitem__, getattr(site.node.call, name).name) for name in free}
+    return CutLayer(site.layer, {"as it runs": run}, free=opened, rank=rank)

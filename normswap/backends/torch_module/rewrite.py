@@ -7,7 +7,6 @@ from dataclasses import replace
 from torch import fx, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from normswap.backends.torch_common.calls import read_call
 from normswap.backends.torch_common.graphs import swap
 from normswap.backends.torch_module.find import Site, sites
 from normswap.backends.torch_module.model import ModuleModel, copied
@@ -75,8 +74,7 @@ def _swapped(model: ModuleModel, plan: Plan) -> nn.Module:
     for graph_module, its in graphs.items():
         assert isinstance(graph_module, fx.GraphModule), "only those have nodes"
         for node in {site.node.y: site.node for site in its if site.node is not None}.values():
-            call = read_call(node.node.target, node.node.args, node.node.kwargs)  # as it reads now, after a swapped one
-            swap(graph_module.graph, replace(node, call=call), plan.norm)
+            swap(graph_module.graph, node, plan.norm)
         graph_module.graph.lint()
         graph_module.recompile()
     return made.get(model.module, model.module)

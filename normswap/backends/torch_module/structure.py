@@ -18,14 +18,14 @@ from torch import fx, nn
 from torch.nn.modules.module import _WrappedHook
 
 from normswap.backends.torch_common.graphs import compare_graphs
+from normswap.backends.torch_common.tensors import NO_PARAMETER, tensor_difference
+from normswap.backends.torch_module.model import OF_GRAPHS
 
 __all__ = ["Structure", "compare_structure"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size, torch.memory_format)
 _CODE = (FunctionType, BuiltinFunctionType, type)
-_NO_PARAMETER = "is a Parameter on one side only"
 _HEAP = 1 << 9  # classes written in Python, whose whole state is their __dict__
-_OF_GRAPHS = {"_graph", "_code", "_lineno_map", "_prologue_start", "_tracer_cls", "_tracer_extras", "forward"}
 
 
 @dataclass
@@ -116,9 +116,9 @@ def _of_module(
             yield f"{kind.strip('_')} of {label} are {', '.join(theirs) or 'none'}, were {', '.join(mine) or 'none'}"
         for name in mine.keys() & theirs.keys():
             difference = _of_tensors(mine[name], theirs[name], result)
-            if difference and not (scripted and difference == _NO_PARAMETER):  # which copies of TorchScript have not
+            if difference and not (scripted and difference == NO_PARAMETER):  # which copies of TorchScript have not
                 yield f"{path}{'.' * bool(path)}{name} {difference}"
-    ignored = _OF_GRAPHS if isinstance(old, fx.GraphModule) else set()
+    ignored = OF_GRAPHS if isinstance(old, fx.GraphModule) else set()
     # What torch.compile returns compiles the module inside anew in each copy; TorchScript is code of its own.
     if scripted or "_orig_mod" in old._modules:
         result.unread.append(f"of {type(old).__name__} {path}".rstrip())
@@ -143,27 +143,8 @@ def _of_tensors(old: torch.Tensor | None, new: torch.Tensor | None, result: Stru
     result.tensors += 1
     if nn.parameter.is_lazy(old) or nn.parameter.is_lazy(new):
         return "" if type(old) is type(new) else "is materialized on one side only"
-    for word in ("dtype", "shape", "device", "layout", "requires_grad"):
-        if getattr(old, word) != getattr(new, word):
-            return f"has {word} {getattr(new, word)}, had {getattr(old, word)}"
-    if isinstance(old, nn.Parameter) != isinstance(new, nn.Parameter):
-        return _NO_PARAMETER
     result.bytes += old.numel() * old.element_size()
-    if old.is_meta or old is new or _bytes_equal(old, new):
-        return ""
-    return "has other values"
-
-
-def _bytes_equal(old: torch.Tensor, new: torch.Tensor) -> bool:
-    """Compare bit for bit, NaN and -0 included."""
-    old, new = old.detach(), new.detach()
-    if old.layout is not torch.strided or old.is_quantized:
-        return bool(torch.equal(old.to_dense() if not old.is_quantized else old.int_repr(),
-                                new.to_dense() if not new.is_quantized else new.int_repr()))  # fmt: skip
-    if not old.numel():
-        return True
-    one, other = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (old, new))
-    return bool(torch.equal(one, other))
+    return tensor_difference(old, new)
 
 
 class _Attributes:

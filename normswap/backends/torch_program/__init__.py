@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch.export import ExportedProgram
@@ -21,7 +21,7 @@ from normswap.backends.torch_program.structure import compare_structure as _comp
 from normswap.errors import UnsupportedModelError
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
-from normswap.report import Check, counted
+from normswap.report import Check, counted, structure_checks
 
 __all__ = [
     "DECLARES_INPUTS",
@@ -106,7 +106,7 @@ def check_in_place(model: ProgramModel, plan: Plan) -> None:
 rewrite_in_place = check_in_place
 
 
-def compare_structure(before: ProgramModel, after: ProgramModel, plan: Plan) -> Iterator[Check]:
+def compare_structure(before: ProgramModel, after: ProgramModel, plan: Plan) -> list[Check]:
     """Compare everything outside the plan; one check, or one for each difference."""
     names = {layer.name for layer in plan.layers}
     planned = {
@@ -115,18 +115,8 @@ def compare_structure(before: ProgramModel, after: ProgramModel, plan: Plan) -> 
         if site.layer.name in names and site.node is not None
     }
     found = _compare_structure(before.program, after.program, planned)
-    for difference in found.differences:
-        yield Check("structure", "graph", ok=False, detail=difference)
-    if not found.differences:
-        yield Check(
-            "structure",
-            "graph",
-            ok=True,
-            detail=(
-                f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes) "
-                f"outside the {counted(len(names), 'converted layer')} are identical"
-            ),
-        )
+    compared = f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
+    return structure_checks("graph", found.differences, compared, len(names))
 
 
 def run(model: ProgramModel, arrays: Mapping[str, Any], *, how: str) -> Run:

@@ -20,7 +20,7 @@ import torch
 from torch.export import ExportedProgram
 
 from normswap.backends.torch_program.text import check_program_text
-from normswap.errors import ModelReadError
+from normswap.errors import ModelReadError, first_line
 
 __all__ = ["read_program"]
 
@@ -148,8 +148,7 @@ def _reason(error: BaseException) -> str:
     """The first line of the first cause: torch wraps it in whole tracebacks."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines[0] if lines else 'no message')[:300]}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 
 from normswap.backends.torch_common.calls import operator_name, read_call, returned_statistics
-from normswap.backends.torch_common.nodes import NodeLayer, Resolve, node_layers
-from normswap.backends.torch_program.model import ProgramModel, attribute, inputs_of, output_of, resolver
+from normswap.backends.torch_common.nodes import NodeLayer, Resolve, attribute, node_layers
+from normswap.backends.torch_program.model import ProgramModel, inputs_of, output_of, resolver
 from normswap.layer import NormLayer
 
 __all__ = ["Site", "find", "nested_graphs", "sites", "stored_statistic"]

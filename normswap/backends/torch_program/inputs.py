@@ -23,13 +23,8 @@ from normswap.layer import Array
 __all__ = ["arguments", "feeds", "fit", "plain"]
 
 _BATCH = 2
-_EXTENTS = (
-    32,
-    64,
-    16,
-    224,
-    8,
-)  # tried in turn for sizes that are dynamic, after the one that the program was traced with
+# Tried in turn for sizes that are dynamic, after the one that the program was traced with.
+_EXTENTS = (32, 64, 16, 224, 8)
 _UNBOUNDED = 1 << 31
 
 

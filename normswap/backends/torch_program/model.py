@@ -14,11 +14,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 
-from normswap.backends.torch_common.nodes import Resolve
+from normswap.backends.torch_common.nodes import Resolve, attribute
 from normswap.backends.torch_program.archive import read_program
 from normswap.errors import UnsupportedModelError
 
-__all__ = ["ProgramModel", "attribute", "inputs_of", "load", "output_of", "resolver", "stored_value"]
+__all__ = ["ProgramModel", "inputs_of", "load", "output_of", "resolver", "stored_value"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +97,3 @@ def resolver(program: ExportedProgram) -> Resolve:
         return value if isinstance(value, torch.Tensor) else None
 
     return resolve
-
-
-def attribute(module: torch.nn.Module, target: str) -> Any:
-    """Follow a dotted name; None where it leads nowhere."""
-    value: Any = module
-    for part in target.split("."):
-        value = getattr(value, part, None)
-    return value

@@ -13,7 +13,7 @@ import torch
 from normswap.backends import Candidate, Feed, backend_for
 from normswap.backends.files import as_write_error, check_writable, folder_beside
 from normswap.backends.torch_program.model import ProgramModel, load
-from normswap.errors import ModelReadError, ModelWriteError
+from normswap.errors import ModelReadError, ModelWriteError, first_line
 
 __all__ = ["Writing", "check_target", "save"]
 
@@ -97,7 +97,6 @@ def _write(model: ProgramModel, path: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # custom operators and classes that torch cannot serialize
-        line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
         raise ModelWriteError(
-            f"{path.name}: torch cannot serialize this program: {type(error).__name__}: {line[:300]}"
+            f"{path.name}: torch cannot serialize this program: {type(error).__name__}: {first_line(error)}"
         ) from error

@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 
 from normswap.backends.torch_common.calls import operator_name, read_call
 from normswap.backends.torch_common.graphs import GraphComparison, compare_graphs, compare_nodes
-from normswap.backends.torch_program.model import attribute
+from normswap.backends.torch_common.nodes import attribute
+from normswap.backends.torch_common.tensors import same_bits, tensor_difference
 
 __all__ = ["Structure", "compare_structure"]
 
@@ -202,24 +203,8 @@ def _of_values(name: str, old: Any, new: Any, result: Structure) -> Iterator[str
         return
     result.tensors += 1
     result.bytes += old.numel() * old.element_size()
-    for word in ("dtype", "shape", "device", "layout", "requires_grad"):
-        if getattr(old, word) != getattr(new, word):
-            yield f"tensor {name} has {word} {getattr(new, word)}, had {getattr(old, word)}"
-            return
-    if isinstance(old, torch.nn.Parameter) != isinstance(new, torch.nn.Parameter):
-        yield f"tensor {name} is a Parameter on one side only"
-    elif not _same_bits(old.detach(), new.detach()):
-        yield f"tensor {name} has other values"
-
-
-def _same_bits(old: torch.Tensor, new: torch.Tensor) -> bool:
-    """Compare bit for bit, NaN and -0 included."""
-    if old.layout is not torch.strided:
-        old, new = old.to_dense(), new.to_dense()
-    if old.is_quantized:
-        return old.qscheme() == new.qscheme() and torch.equal(old, new)
-    one, other = (tensor.resolve_conj().resolve_neg().contiguous().reshape(-1) for tensor in (old, new))
-    return torch.equal(one.view(torch.uint8), other.view(torch.uint8)) if one.numel() else True
+    if difference := tensor_difference(old, new):
+        yield f"tensor {name} {difference}"
 
 
 def _of_modules(old: fx.GraphModule, new: fx.GraphModule, path: str, result: Structure) -> Iterator[str]:
@@ -274,5 +259,5 @@ def _of_examples(old: Any, new: Any) -> Iterator[str]:
 
 def _is_same_example(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.dtype == other.dtype and one.shape == other.shape and _same_bits(one.detach(), other.detach())
+        return one.dtype == other.dtype and one.shape == other.shape and same_bits(one, other)
     return type(one) is type(other) and bool(one == other)

@@ -12,14 +12,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from normswap.backends.torch_common.calls import BatchNormCall, read_call, returned_statistics
 from normswap.backends.torch_common.nodes import NodeLayer
-from normswap.backends.torch_common.tensors import dtype_of
+from normswap.backends.torch_common.tensors import CHANNELS_LAST, dtype_of
 from normswap.layer import NormLayer
 from normswap.norms import Norm
 
 __all__ = ["swap"]
 
 _PROVENANCE = ("nn_module_stack", "source_fn_stack", "stack_trace", "torch_fn", "from_node", "custom", "seq_nr")
-_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def swap(graph: fx.Graph, layer: NodeLayer, norm: Norm) -> fx.Node:
@@ -118,9 +117,9 @@ def _describe(fresh: list[fx.Node], y: fx.Node) -> None:
 def _in_the_format_of(y: fx.Node, result: fx.Node) -> fx.Node:
     """Keep a memory format that is known: a view further on may be possible in no other."""
     was, now = y.meta.get("val"), result.meta.get("val")
-    if not isinstance(was, FakeTensor) or not isinstance(now, FakeTensor) or was.ndim not in _FORMATS:
+    if not isinstance(was, FakeTensor) or not isinstance(now, FakeTensor) or was.ndim not in CHANNELS_LAST:
         return result
-    memory_format = _FORMATS[was.ndim]
+    memory_format = CHANNELS_LAST[was.ndim]
     with _unguarded(now.fake_mode):
         # With axes of length 1 a tensor is in both formats.
         lost = was.is_contiguous(memory_format=memory_format) and not was.is_contiguous()
