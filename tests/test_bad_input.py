@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from conftest import Refused
 from small_models import LOWLIGHT, ONE_LAYER, RANK_TWO, built, tree
 
 import normswap
@@ -36,8 +37,6 @@ plain (float[N, 4] x) => (float[N, 4] y) { y = Relu (x) }
 FUNCTION = '<domain: "d", opset_import: ["" : 17]> twice (x) => (y) { y = Add (x, x) }'
 DATA = b"\1" * 96  # two tensors long, the first of which is used
 
-Refused = Callable[..., str]
-
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -51,25 +50,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez("good.npz", x=image())
     np.save("good.npy", image())
     return work
-
-
-@pytest.fixture
-def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run the command line, hold it to the promise above, and return its one line."""
-
-    def run(*argv: str) -> str:
-        before = tree(folder.parent)
-        capsys.readouterr()
-        code = main(argv)
-        shown = capsys.readouterr()
-        assert code == 2
-        assert tree(folder.parent) == before, "something was written"
-        assert re.fullmatch(r"normswap: [^\n]+\n", shown.err), "not one line"
-        assert "internal error" not in shown.err
-        assert not shown.out
-        return shown.err
-
-    return run
 
 
 def image() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

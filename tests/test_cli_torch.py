@@ -21,6 +21,7 @@ import onnxruntime
 import pytest
 import safetensors.torch
 import torch
+from conftest import Refused
 from modules import seeded
 from mutants import MUTANTS, Mutant
 from small_models import ONE_LAYER, built, tree
@@ -30,8 +31,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from normswap.checkpoint import convert_state_dict, read_checkpoint
 from normswap.cli import main
 from normswap.norms import NORMS
-
-Refused = Callable[..., str]
 
 NETWORKS = '''
 """What a user of the command line has: networks, and functions that build them."""
@@ -163,25 +162,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - known:
         if name.partition(".")[0] in ("networks", "broken", "script", "needs", "shop"):
             del sys.modules[name]
-
-
-@pytest.fixture
-def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run the command line, hold it to one line of trouble and no file, and return that line."""
-
-    def run(*argv: str) -> str:
-        before = tree(folder.parent)
-        capsys.readouterr()
-        code = main(argv)
-        shown = capsys.readouterr()
-        assert (code, shown.out) == (2, "")
-        assert re.fullmatch(r"normswap: [^\n]+\n", shown.err), "not one line"
-        assert "internal error" not in shown.err
-        assert "Traceback" not in shown.err
-        assert tree(folder.parent) == before, "something was written"
-        return shown.err
-
-    return run
 
 
 def network(name: str = "Generator", seed: int = 0) -> nn.Module:
