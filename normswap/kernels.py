@@ -139,14 +139,21 @@ def _native_batch_stat(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> T
 
 
 def _per_sample(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Train-mode batch_norm of one sample at a time, the target's very definition; fast for channels_last."""
+    """Train-mode batch_norm of one sample at a time, the target's very definition; fast for channels_last.
+
+    Each channel is taken about one of its elements: torch's channels_last kernel adds without compensation, which at
+    mean 3000 and deviation 1 costs 1e-2 of the result. Half precision is not, since the difference would be rounded.
+    """
+    shifted = x.dtype == weight.dtype
+    last = (slice(None), slice(None), *(slice(-1, None) for _ in range(x.dim() - 2)))
+    parts = torch.split(x, 1)
     if torch.is_grad_enabled() or forward_ad._current_level >= 0:  # what writes into memory given is not differentiated
-        return torch.cat(
-            [torch.batch_norm(part, weight, bias, None, None, True, 0.0, eps, False) for part in torch.split(x, 1)]
-        )
+        parts = tuple(part - part[last].detach() for part in parts) if shifted else parts
+        return torch.cat([torch.batch_norm(part, weight, bias, None, None, True, 0.0, eps, False) for part in parts])
     y, statistics = torch.empty_like(x), [torch.empty_like(weight) for _ in range(2)]
-    for part, normalized in zip(torch.split(x, 1), torch.split(y, 1), strict=True):
-        torch.native_batch_norm(part, weight, bias, None, None, True, 0.0, eps, out=(normalized, *statistics))
+    for part, into in zip(parts, torch.split(y, 1), strict=True):
+        given = torch.sub(part, part[last], out=into) if shifted else part
+        torch.native_batch_norm(given, weight, bias, None, None, True, 0.0, eps, out=(into, *statistics))
     return y
 
 

@@ -427,3 +427,22 @@ def test_compiles_to_one_graph(target: str, gradients: bool) -> None:
         y = compiled(x)
         assert y.requires_grad == gradients and y.stride() == x.stride()
         Exact.of(target, layer_of("float32", 1e-3, "float32", 4), -x.numpy()).check(y, str(shape))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", [(1, 64, 64, 64), (8, 64, 64, 64), (8, 64, 16, 16)], ids=str)
+@pytest.mark.parametrize("target", ["instance", "batch-stat"])
+def test_a_mean_of_3000_costs_no_more_than_torchs_own_train_mode(
+    target: str, shape: tuple[int, ...], channels_last: bool
+) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 3000
+    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    parameters = parameters_of(layer_of("float32", 1e-5, "float32", channels=shape[1]))
+    weight, bias, mean, var = parameters
+    assert weight is not None and bias is not None
+    with torch.no_grad():
+        exact = native(target, x.double(), (weight.double(), bias.double(), mean.double(), var.double()), 1e-5)
+        ours = float((call(target, x, parameters, 1e-5).double() - exact).abs().max())
+        theirs = float((native(target, x, parameters, 1e-5).double() - exact).abs().max())
+    # Four units in the last place of x, the resolution of what is given, times the largest weight, 2.
+    assert ours <= max(theirs, 4 * 2.0**-12 * 2)
