@@ -9,6 +9,7 @@ from normswap.errors import (
     NormswapError,
     NothingToConvertError,
     RefusedLayersError,
+    ReportError,
     SelectionError,
     UnsupportedModelError,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Refusal",
     "RefusedLayersError",
     "Report",
+    "ReportError",
     "SelectionError",
     "Tolerance",
     "UnsupportedModelError",

@@ -16,18 +16,34 @@ import click
 
 import normswap
 from normswap.backends.files import as_write_error, check_writable, folder_beside
-from normswap.errors import NormswapError
+from normswap.errors import NormswapError, SelectionError
+from normswap.formats import FORMATS, check_reports, render, time_stamp, write_reports
 from normswap.listing import inspection, listing
 from normswap.norms import NORMS
-from normswap.report import counted
+from normswap.outcome import EQUAL, TROUBLE, Outcome, worst
+from normswap.pairs import (
+    Pair,
+    is_checkpoint,
+    outcome_of,
+    raise_for_idle,
+    raise_for_idle_with_checkpoints,
+    source_of,
+)
+from normswap.report import Progress, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["main", "run"]
 
-EQUAL, DIFFERENT, TROUBLE, INTERRUPTED = 0, 1, 2, 130
+INTERRUPTED = 130
 _TARGETS = "|".join(NORMS)
+_REPORTS = ("format", "as json", "report")
+_STYLES: dict[str, dict[str, Any]] = {
+    "PASS": {"fg": "green", "bold": True},
+    "FAIL": {"fg": "red", "bold": True},
+    "TROUBLE": {"fg": "red", "bold": True},
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,35 +121,9 @@ def command() -> None:
     """Gather the commands."""
 
 
-def _raise_for_idle_options(options: dict[str, Any]) -> None:
-    """Refuse options that would do nothing, as their user would never know."""
-    if options["shapes"] and options["inputs"]:
-        raise click.UsageError("--shape is for generated inputs and does nothing with --inputs; leave one of them out")
-    for name, given in (("--inputs", options["inputs"]), ("--shape", options["shapes"])):
-        if given and not options["end_to_end"]:
-            raise click.UsageError(f"{name} does nothing with --no-end-to-end; leave one of them out")
-
-
-def _source(model: str, weights: str | None, option: str = "--weights") -> Any:
-    """Return what the library takes: a path as it is, or the module that a factory builds."""
-    from normswap.factory import build, is_factory
-
-    if is_factory(model):
-        return build(model, weights)
-    if weights is not None:
-        raise click.UsageError(f"{option} is for package.module:factory; a file has its weights in it")
-    return model
-
-
 def _prints_aside() -> contextlib.redirect_stdout[TextIO]:
     """Keep what a user's code prints out of reports, which machines read."""
     return contextlib.redirect_stdout(sys.stderr)
-
-
-def _is_checkpoint(model: Any) -> bool:
-    from normswap.checkpoint import SUFFIXES
-
-    return isinstance(model, str) and os.path.splitext(model)[1] in SUFFIXES
 
 
 def _shape(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -178,7 +168,16 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         "weights": click.option(
             "--weights", type=click.Path(), metavar="FILE", help="State dict for a factory: .pth or .safetensors."
         ),
-        "json": click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+        "json": click.option("--json", "as_json", is_flag=True, help="Print it as JSON."),
+        "format": click.option(
+            "--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True,
+            help="How the report is printed.",
+        ),
+        "as json": click.option("--json", "form", flag_value="json", help="Short for --format json."),
+        "report": click.option(
+            "--report", "reports", type=click.Path(), multiple=True, metavar="FILE",
+            help=f"Write the report too: {', '.join(filter(None, FORMATS.values()))}; repeatable.",
+        ),
     }  # fmt: skip
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -215,11 +214,11 @@ def inspect(
         raise click.UsageError("--only and --skip choose what is converted; give --to as well")
     norm = None if to is None else target_named(to)
     with _prints_aside():
-        source = _source(model, weights)
-        if _is_checkpoint(source):
+        source = source_of(model, weights)
+        if is_checkpoint(source):
             from normswap.checkpoint import layers_in, read_checkpoint
 
-            _raise_for_idle_with_checkpoints({"inputs": inputs, "shapes": shapes, "drop_statistics": drop_statistics})
+            raise_for_idle_with_checkpoints({"inputs": inputs, "shapes": shapes, "drop_statistics": drop_statistics})
             layers = layers_in(read_checkpoint(source))
             remarks = ["a checkpoint does not say what its layers compute, nor their eps and shapes"]
         else:
@@ -248,33 +247,51 @@ def inspect(
 @_options("to", "weights")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@_options("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "json")
-def convert(model: str, to: str, weights: str | None, output: str, force: bool, as_json: bool, **options: Any) -> int:
+@_options("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", *_REPORTS)
+def convert(
+    model: str,
+    to: str,
+    weights: str | None,
+    output: str,
+    force: bool,
+    form: str,
+    reports: tuple[str, ...],
+    **options: Any,
+) -> int:
     """Convert the BatchNorm layers of MODEL, verify the result, and write it if it holds.
 
     MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors) by itself. The suffix
     of OUT says what is written of a factory's model: weights (.pth, .safetensors) or an export (.onnx, .pt2).
     """
-    _raise_for_idle_options(options)
-    with _prints_aside(), _Progress() as progress:
-        source = _source(model, weights)
-        if _is_checkpoint(source):
-            report, written = _convert_checkpoint(source, to, output, force, options)
-        else:
-            if weights is not None:
-                check_writable(output, [Path(weights)], force=force)
-            conversion = normswap.convert(source, to, output=output, force=force, progress=progress, **options)
-            report, written = conversion.report, conversion.written
-    if as_json:
-        click.echo(json.dumps({**report.to_dict(), "written": None if written is None else str(written)}, indent=2))
-    else:
+    check_reports(reports)
+    report, written, trouble = None, None, ""
+    try:
+        with _prints_aside(), _Progress() as progress:
+            report, written = _converted(model, to, weights, output, force, options, progress)
+    except NormswapError as error:
+        trouble = str(error)
+    outcome = Outcome(output, model, output, to, report, trouble, None if written is None else str(written))
+    if report is not None and form == "text":
         click.echo(f"{counted(len(report.planned), 'BatchNorm layer')} -> {to}: {report.meaning}")
-        _print_report(report)
-        if written:
-            click.echo(f"wrote {written}")
-    if not report.ok:
+    _show([outcome], form, reports)
+    if written and form == "text":
+        click.echo(f"wrote {written}")
+    if report is not None and not report.ok:
         click.echo("normswap: nothing was written, because the conversion did not verify", err=True)
-    return EQUAL if report.ok else DIFFERENT
+    return outcome.exit_code
+
+
+def _converted(
+    model: str, to: str, weights: str | None, output: str, force: bool, options: dict[str, Any], progress: Progress
+) -> tuple[normswap.Report, Path | None]:
+    raise_for_idle(options)
+    source = source_of(model, weights)
+    if is_checkpoint(source):
+        return _convert_checkpoint(source, to, output, force, options)
+    if weights is not None:
+        check_writable(output, [Path(weights)], force=force)
+    conversion = normswap.convert(source, to, output=output, force=force, progress=progress, **options)
+    return conversion.report, conversion.written
 
 
 def _convert_checkpoint(
@@ -289,9 +306,9 @@ def _convert_checkpoint(
         write_checkpoint,
     )
 
-    _raise_for_idle_with_checkpoints(options)
-    if not _is_checkpoint(output):
-        raise click.UsageError(
+    raise_for_idle_with_checkpoints(options)
+    if not is_checkpoint(output):
+        raise SelectionError(
             f"{output}: a checkpoint becomes a checkpoint (.pth, .safetensors); an export takes the model's code: "
             "package.module:factory --weights"
         )
@@ -308,73 +325,38 @@ def _convert_checkpoint(
     return report, target if report.ok else None
 
 
-def _raise_for_idle_with_checkpoints(options: dict[str, Any]) -> None:
-    for name, said in (("inputs", "--inputs"), ("shapes", "--shape"), ("drop_statistics", "--drop-statistics")):
-        if options[name]:
-            raise click.UsageError(f"{said} does nothing with a checkpoint, which is not run; leave it out")
-
-
 @command.command()
 @click.argument("before", type=click.Path())
 @click.argument("after", type=click.Path())
 @_options("to", "weights")
 @click.option("--after-weights", type=click.Path(), metavar="FILE", help="State dict for a factory given as AFTER.")
-@_options("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "json")
-def verify(
-    before: str, after: str, to: str, weights: str | None, after_weights: str | None, as_json: bool, **options: Any
-) -> int:
+@_options("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", *_REPORTS)
+def verify(form: str, reports: tuple[str, ...], **pair: Any) -> int:
     """Hold the converted model AFTER to the original BEFORE under the target's stated meaning.
 
     Each is an .onnx or .pt2 file, or package.module:factory. AFTER may also be the weights (.pth, .safetensors) that
     a factory's model was converted to. Models of two frameworks are compared end to end alone.
     """
-    _raise_for_idle_options(options)
+    check_reports(reports)
     with _prints_aside(), _Progress() as progress:
-        source, other = _source(before, weights), _source(after, after_weights, "--after-weights")
-        if _is_checkpoint(source):
-            report = _verify_checkpoints(source, other, to, options)
-        else:
-            if _is_checkpoint(other):
-                other = _converted_with(source, to, other, options)
-            report = normswap.verify(source, other, to, progress=progress, **options)
-    if as_json:
-        click.echo(report.to_json())
-    else:
-        _print_report(report)
-    return EQUAL if report.ok else DIFFERENT
+        outcomes = [outcome_of(Pair(**pair), progress)]
+    _show(outcomes, form, reports)
+    return worst(outcomes)
 
 
-def _verify_checkpoints(before: str, after: Any, to: str, options: dict[str, Any]) -> normswap.Report:
-    from normswap.checkpoint import compare_checkpoints, plan_of, read_checkpoint
-
-    _raise_for_idle_with_checkpoints(options)
-    if not _is_checkpoint(after):
-        found = after if isinstance(after, str) else "a model"
-        raise click.UsageError(f"{before} is a checkpoint, which can only be compared with another; found {found}")
-    original = read_checkpoint(before)
-    planned = plan_of(original, to, only=options["only"], skip=options["skip"])
-    return compare_checkpoints(original, read_checkpoint(after), planned)
-
-
-def _converted_with(source: Any, to: str, weights: str, options: dict[str, Any]) -> Any:
-    """Return the conversion of a module with the weights of a file, which is then verified like any other."""
-    from normswap.factory import load_weights
-
-    if isinstance(source, str):
-        raise click.UsageError(f"{weights} holds weights alone; give BEFORE as package.module:factory")
-    converted = normswap.convert(source, to, **options).model  # the same options, so that it has the same plan
-    load_weights(converted, weights)
-    return converted
-
-
-def _print_report(report: normswap.Report) -> None:
-    text = report.to_text()
-    if not _is_terminal(sys.stdout):
-        click.echo(text)
-        return
-    body, _, verdict = text.rpartition("\n")
-    click.echo(body)
-    click.secho(verdict, fg="green" if report.ok else "red", bold=True)
+def _show(outcomes: Sequence[Outcome], form: str, reports: Sequence[str]) -> None:
+    """Print the outcomes, write the reports that were asked for, and name trouble where trouble is looked for."""
+    created = time_stamp()
+    if form != "text":
+        click.echo(render(form, outcomes, created), nl=False)
+    elif len(outcomes) > 1 or outcomes[0].report is not None:
+        for line in render(form, outcomes, created).splitlines():
+            style = next((style for word, style in _STYLES.items() if line.startswith(word)), None)
+            click.secho(line, **style) if style and _is_terminal(sys.stdout) else click.echo(line)
+    write_reports(reports, outcomes, created)
+    for outcome in outcomes:
+        if outcome.trouble:
+            _trouble(f"{outcome.name}: {outcome.trouble}" if len(outcomes) > 1 else outcome.trouble)
 
 
 def _console() -> Console:

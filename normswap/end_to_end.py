@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,31 @@ from normswap.backends import Backend, Candidate, Feed, Run
 from normswap.errors import CannotRunError
 from normswap.layer import Array
 from normswap.norms import NORMS
+from normswap.pictures import pictures_of
 from normswap.plan import Plan
-from normswap.report import Check, Progress
+from normswap.report import Check, Picture, Progress
 from normswap.tolerance import UNIT_ROUNDOFF, Tolerance
 
-__all__ = ["end_to_end"]
+__all__ = ["EndToEnd", "end_to_end"]
 
 _INFORMATIVE = 0.1  # a bound above this fraction of the output's spread tells little
+
+
+@dataclass(frozen=True, eq=False)
+class EndToEnd:
+    """What the third witness said.
+
+    Attributes:
+        checks: One for each output and way of running the converted model.
+        source: Where the inputs are from.
+        notes: What a reader must know.
+        pictures: The outputs that are images.
+    """
+
+    checks: tuple[Check, ...]
+    source: str
+    notes: tuple[str, ...]
+    pictures: tuple[Picture, ...]
 
 
 def end_to_end(
@@ -36,8 +55,8 @@ def end_to_end(
     progress: Progress,
     *,
     tell_apart: bool = False,
-) -> tuple[list[Check], str, list[str]]:
-    """Run the whole model and return a check for each output, where the inputs are from, and notes.
+) -> EndToEnd:
+    """Run the whole model and compare each output.
 
     Args:
         backend: Of the original.
@@ -102,7 +121,8 @@ def end_to_end(
         if all(check.ok for check in checks) and weak.keys() == expected.outputs.keys():
             said = "every output is constant or amplifies rounding, so that nothing is shown; give other inputs"
             failed.append(Check("end to end", "inputs", ok=False, detail=said))
-    return [*failed, *checks], feed.source, notes
+    pictures = pictures_of(expected.outputs, found, checks)
+    return EndToEnd((*failed, *checks), feed.source, tuple(notes), tuple(pictures))
 
 
 def _other_meanings(

@@ -7,6 +7,7 @@ NormswapError
 ├── NothingToConvertError   no BatchNorm is left to convert
 ├── RefusedLayersError      layers that the target cannot take, each with its reason
 ├── UnsupportedModelError   the model as a whole cannot be handled (its opset cannot be raised, say)
+├── ReportError             an unknown report format, or one that needs a package that is not installed
 └── CannotRunError          no inputs, or no runtime, with which the model runs
 """
 
@@ -24,6 +25,7 @@ __all__ = [
     "NormswapError",
     "NothingToConvertError",
     "RefusedLayersError",
+    "ReportError",
     "SelectionError",
     "UnsupportedModelError",
     "first_line",
@@ -69,6 +71,10 @@ class RefusedLayersError(NormswapError):
 
 class UnsupportedModelError(NormswapError):
     """The model as a whole cannot be handled."""
+
+
+class ReportError(NormswapError):
+    """An unknown report format, or one that needs a package that is not installed."""
 
 
 class CannotRunError(NormswapError):

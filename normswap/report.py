@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-__all__ = ["Check", "Progress", "Report", "Witness", "counted", "structure_checks"]
+from normswap.layer import Array
+
+__all__ = [
+    "WITNESSES",
+    "Check",
+    "Picture",
+    "Progress",
+    "Report",
+    "Witness",
+    "counted",
+    "described",
+    "grouped",
+    "structure_checks",
+    "summary",
+]
 
 _SHOWN = 12  # failures that a person is shown
 _NAMED = 3  # layers that a person is named for one reason
 
 Progress: TypeAlias = Callable[[str, int, int], None]  # (stage, done, total)
 Witness: TypeAlias = Literal["structure", "probes", "end to end"]
+WITNESSES: tuple[Witness, ...] = get_args(Witness)
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,23 @@ class Check:
         return self.error / self.bound
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An output that is an image, for reports that can show it.
+
+    Attributes:
+        name: Of the output, and how it was run.
+        expected: What the original computes under the target's meaning, shape (N, 1 or 3, H, W); some samples.
+        found: What the converted model computes, the same samples.
+        bound: What was allowed there, in units of the output; None where nothing numerical was compared.
+    """
+
+    name: str
+    expected: Array
+    found: Array
+    bound: float | None
+
+
 @dataclass(frozen=True)
 class Report:
     """All comparisons of one verification.
@@ -63,6 +94,7 @@ class Report:
         inputs: Where the end-to-end inputs come from.
         left: Why each BatchNorm that was not converted was left as it is, by its name.
         needed: The witnesses without which nothing is shown; between frameworks only the last can be had.
+        pictures: The outputs of the end-to-end runs that are images.
     """
 
     target: str
@@ -73,6 +105,7 @@ class Report:
     inputs: str = ""
     left: Mapping[str, str] = field(default_factory=dict)
     needed: tuple[Witness, ...] = ("structure", "probes")
+    pictures: tuple[Picture, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -85,6 +118,11 @@ class Report:
         """Return the checks of one witness."""
         return tuple(check for check in self.checks if check.witness == witness)
 
+    @property
+    def unheard(self) -> tuple[Witness, ...]:
+        """The witnesses that were not run."""
+        return tuple(witness for witness in WITNESSES if not self.of(witness))
+
     def worst(self, witness: Witness) -> Check | None:
         """Return the check that comes nearest to failing, or fails most."""
         return max(self.of(witness), key=lambda check: (not check.ok, check.ratio), default=None)
@@ -93,6 +131,7 @@ class Report:
         """Return the report as plain data; numbers that JSON has no name for become strings."""
         return {
             "ok": self.ok,
+            "verdict": self.verdict,
             "target": self.target,
             "meaning": self.meaning,
             "planned": list(self.planned),
@@ -114,19 +153,15 @@ class Report:
             ],
         }
 
-    def to_json(self) -> str:
-        """Return the report as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
     def to_text(self) -> str:
         """Return the report for people: a line for each witness, then failures, then notes."""
-        lines = [_line(self, "structure"), _line(self, "probes"), _line(self, "end to end")]
+        lines = [f"{witness:<11} {summary(self, witness)}" for witness in WITNESSES]
         lines.append(f"{'inputs':<11} {self.inputs}")
         failed = [check for check in self.checks if not check.ok]
-        lines += [f"  FAILED {check.witness}: {_described(check)}" for check in failed[:_SHOWN]]
+        lines += [f"  FAILED {check.witness}: {described(check)}" for check in failed[:_SHOWN]]
         if len(failed) > _SHOWN:
-            lines.append(f"  ... and {len(failed) - _SHOWN} more; --json has them all")
-        lines += [f"  left as they are: {described}" for described in _grouped(self.left)]
+            lines.append(f"  ... and {len(failed) - _SHOWN} more; --format json has them all")
+        lines += [f"  left as they are: {described}" for described in grouped(self.left)]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join([*lines, f"{'PASS' if self.ok else 'FAIL'}: {self.verdict}"])
 
@@ -144,21 +179,21 @@ class Report:
         return f"equal to {self.meaning}"
 
 
-def _line(report: Report, witness: Witness) -> str:
+def summary(report: Report, witness: Witness) -> str:
+    """Say what one witness said, in one line."""
     checks = report.of(witness)
     if not checks:
-        return f"{witness:<11} not run"
+        return "not run"
     failed = sum(not check.ok for check in checks)
     worst = report.worst(witness)
     assert worst is not None, "there are checks"
-    count = f"{len(checks) - failed} of {len(checks)} hold"
     if witness == "structure":
-        return f"{witness:<11} " + (worst.detail if not failed else f"{failed} difference{'s' * (failed > 1)}")
-    nearest = f"; worst {_described(worst)}" if worst.error is not None else ""
-    return f"{witness:<11} {count}{nearest}"
+        return worst.detail if not failed else counted(failed, "difference")
+    nearest = f"; worst {described(worst)}" if worst.error is not None else ""
+    return f"{len(checks) - failed} of {len(checks)} hold{nearest}"
 
 
-def _grouped(left: Mapping[str, str]) -> list[str]:
+def grouped(left: Mapping[str, str]) -> list[str]:
     """Name the layers that share a reason together, and not more than a person reads."""
     names: dict[str, list[str]] = {}
     for name, reason in left.items():
@@ -169,7 +204,8 @@ def _grouped(left: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _described(check: Check) -> str:
+def described(check: Check) -> str:
+    """Say in one line what was compared, how far off it was, what was allowed, and what there is to say of it."""
     if check.witness == "structure":
         return check.detail
     parts = [check.name]

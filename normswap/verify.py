@@ -55,26 +55,25 @@ def verify_conversion(
     probed, probe_notes = probe_layers(backend, before, after, plan, seed, progress)
     checks += probed
     notes += probe_notes
-    source = "none: end to end was not run"
+    run = None
     if feeds is None:
         notes.append("end to end was left out on request: the model as a whole was not run")
     elif any(not check.ok for check in checks if check.witness == "structure"):
         notes.append("end to end was not run, because the structure differs")
     else:
         candidates = {how: Candidate.of(backend, after, how) for how in backend.WAYS} | dict(more or {})
-        run, source, run_notes = end_to_end(
-            backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress
-        )
-        checks += run
-        notes += run_notes
+        run = end_to_end(backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress)
+        checks += run.checks
+        notes += run.notes
     return Report(
         target=plan.norm.name,
         meaning=plan.norm.meaning,
         planned=tuple(layer.name for layer in plan.layers),
         checks=tuple(checks),
         notes=tuple(notes),
-        inputs=source,
+        inputs=run.source if run else "none: end to end was not run",
         left=plan.left,
+        pictures=run.pictures if run else (),
     )
 
 
@@ -114,7 +113,7 @@ def verify_across(
         how: Candidate.of(after_backend, after, how, lambda arrays: backend.plain(before, arrays))
         for how in after_backend.WAYS
     }
-    checks, source, notes = end_to_end(
+    run = end_to_end(
         backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress, tell_apart=True
     )
     said = "the two models are of different frameworks: only outputs were compared, paired by their order"
@@ -122,9 +121,10 @@ def verify_across(
         target=plan.norm.name,
         meaning=plan.norm.meaning,
         planned=tuple(layer.name for layer in plan.layers),
-        checks=tuple(checks),
-        notes=(said, *backend.notes(before), *notes),
-        inputs=source,
+        checks=run.checks,
+        notes=(said, *backend.notes(before), *run.notes),
+        inputs=run.source,
         left=plan.left,
         needed=("end to end",),
+        pictures=run.pictures,
     )

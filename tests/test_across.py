@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import os
 import warnings
@@ -602,7 +601,7 @@ def test_the_report_says_that_only_outputs_were_compared() -> None:
         "inputs      given by the caller",
         "  note: the two models are of different frameworks: only outputs were compared, paired by their order",
     ]
-    assert json.loads(report.to_json())["needed"] == ["end to end"]
+    assert report.to_dict()["needed"] == ["end to end"]
 
 
 def test_without_end_to_end_nothing_is_left_to_compare() -> None:

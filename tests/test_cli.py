@@ -112,12 +112,13 @@ def strict_json(text: str) -> Any:
 def test_a_report_is_json(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
     command, *arguments = argv.split()
     code = main([command, *arguments, "--to", "instance", "--json"])
-    report = strict_json(capsys.readouterr().out)
-    assert report.keys() - {"written"} >= REPORT_KEYS
+    (outcome,) = strict_json(capsys.readouterr().out)["outcomes"]
+    report = outcome["report"]
+    assert report.keys() >= REPORT_KEYS
     assert all(check.keys() >= CHECK_KEYS for check in report["checks"])
     assert report["ok"] is (code == 0)
     assert report["planned"] == ["y"]
-    assert report.get("written") == ("out.onnx" if command == "convert" else None)
+    assert outcome["written"] == ("out.onnx" if command == "convert" else None)
 
 
 @pytest.mark.parametrize("to", [(), ("--to", "instance")], ids=["", "to instance"])
@@ -152,7 +153,7 @@ def test_inspect_and_convert_agree_on_the_selection(
     fates = {layer["name"]: layer["fate"] for layer in layers}
     assert list(fates.values()).count("converted") == count
     assert main(["convert", str(LOWLIGHT), "--to", "instance", "-o", "out.onnx", "--json", *options]) == 0
-    planned = json.loads(capsys.readouterr().out)["planned"]
+    planned = json.loads(capsys.readouterr().out)["outcomes"][0]["report"]["planned"]
     assert planned == [name for name, fate in fates.items() if fate == "converted"]
 
 
@@ -174,7 +175,8 @@ def test_a_conversion_that_does_not_verify_is_not_written(
     for output in ("out.onnx", "old.onnx"):
         assert main(["convert", "model.onnx", "--to", "instance", "-o", output, "--force", *json_option]) == 1
         shown = capsys.readouterr()
-        assert json.loads(shown.out)["written"] is None if json_option else "FAIL: NOT shown equal" in shown.out
+        written = json.loads(shown.out)["outcomes"][0]["written"] if json_option else None
+        assert written is None if json_option else "FAIL: NOT shown equal" in shown.out
         assert shown.err == "normswap: nothing was written, because the conversion did not verify\n"
     assert tree(folder) == before
 

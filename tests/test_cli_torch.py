@@ -335,7 +335,8 @@ def test_two_sets_of_weights_for_one_object_are_two_models(capsys: pytest.Captur
     command = ["verify", "networks:there", "networks:there", "--to", "instance", "--json", "--weights", "g.pth"]
     for others, differ in (("g.pth", False), ("other.pth", True)):
         assert main([*command, "--after-weights", others]) == 1
-        found = [check["detail"] for check in reported(capsys)["checks"] if check["witness"] == "structure"]
+        checks = reported(capsys)["outcomes"][0]["report"]["checks"]
+        found = [check["detail"] for check in checks if check["witness"] == "structure"]
         assert any("first.0.weight" in detail for detail in found) is differ
 
 

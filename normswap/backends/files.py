@@ -10,18 +10,17 @@ from pathlib import Path
 
 from normswap.errors import ModelWriteError
 
-__all__ = ["as_write_error", "check_writable", "folder_beside"]
+__all__ = ["as_write_error", "check_folder", "check_writable", "folder_beside"]
 
 
 def check_writable(path: str | os.PathLike[str], sources: Iterable[Path], *, force: bool) -> None:
     """Raise ModelWriteError if the path must not be written: a folder, one of the sources, or an existing file."""
     named_as_folder = os.fspath(path).endswith(("/", os.sep))
     path = Path(path)
+    if named_as_folder:
+        raise ModelWriteError(f"{path}: is a folder; give the name of the file to write")
+    check_folder(path)
     with as_write_error(path):
-        if named_as_folder or path.is_dir():
-            raise ModelWriteError(f"{path}: is a folder; give the name of the file to write")
-        if not path.parent.is_dir():
-            raise ModelWriteError(f"{path}: the folder {path.parent} does not exist; make it first")
         if not path.exists():
             return
         if any(path.samefile(source) for source in sources):
@@ -30,6 +29,15 @@ def check_writable(path: str | os.PathLike[str], sources: Iterable[Path], *, for
             )
         if not force:
             raise ModelWriteError(f"{path}: exists already; replace it with --force")
+
+
+def check_folder(path: Path) -> None:
+    """Raise ModelWriteError if no file of that name can be: its folder is missing, or it is a folder itself."""
+    with as_write_error(path):
+        if path.is_dir():
+            raise ModelWriteError(f"{path}: is a folder; give the name of the file to write")
+        if not path.parent.is_dir():
+            raise ModelWriteError(f"{path}: the folder {path.parent} does not exist; make it first")
 
 
 def folder_beside(path: Path) -> tempfile.TemporaryDirectory[str]:

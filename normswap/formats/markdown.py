@@ -1,0 +1,61 @@
+"""Markdown, for a job's summary or a comment: the verdict on top, the witnesses, what failed, what was left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from normswap.formats.text import tally
+from normswap.outcome import Outcome
+from normswap.report import WITNESSES, Report, grouped, summary
+
+__all__ = ["render"]
+
+_SHOWN = 20  # failures; a summary has little room, and the other formats have all
+_MARKS = ("✅", "❌", "⚠️")
+
+
+def render(outcomes: Sequence[Outcome], created: datetime) -> str:
+    """Return the outcomes as GitHub-flavoured Markdown."""
+    parts = [f"## normswap: {tally(outcomes)}"] if len(outcomes) != 1 else []
+    parts += [_told(outcome) for outcome in outcomes]
+    return "\n\n".join(parts) + "\n"
+
+
+def _told(outcome: Outcome) -> str:
+    mark = _MARKS[outcome.exit_code]
+    lines = [f"### {mark} {_plain(outcome.name)} → {_plain(outcome.to)}", "", f"**{_plain(outcome.verdict)}**", ""]
+    lines += [f"{_code(outcome.before)} → {_code(outcome.after)}"]
+    return "\n".join(lines if outcome.report is None else [*lines, "", *_report(outcome.report)])
+
+
+def _report(report: Report) -> list[str]:
+    lines = ["| witness | result |", "|---|---|"]
+    lines += [f"| {witness} | {_plain(summary(report, witness))} |" for witness in WITNESSES]
+    lines += [f"| inputs | {_plain(report.inputs)} |"]
+    failed = [check for check in report.checks if not check.ok]
+    if failed:
+        lines += ["", "| failed | where | error | allowed | |", "|---|---|--:|--:|---|"]
+        for check in failed[:_SHOWN]:
+            numbers = " | ".join("" if n is None else f"{n:.2g}" for n in (check.error, check.bound))
+            lines.append(f"| {check.witness} | {_code(check.name)} | {numbers} | {_plain(check.detail)} |")
+        if len(failed) > _SHOWN:
+            lines += ["", f"... and {len(failed) - _SHOWN} more."]
+    said = [f"left as they are: {group}" for group in grouped(report.left)] + list(report.notes)
+    if said:
+        lines += ["", "<details><summary>What was left or not compared</summary>", ""]
+        lines += [*(f"- {_plain(sentence)}" for sentence in said), "", "</details>"]
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Keep names and sentences from being read as markup, or from ending a cell."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text.replace("\n", " "))
+
+
+def _code(text: str) -> str:
+    """Show a name as it is; a code span ends at as many backticks as it began with."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    body = text.replace("|", r"\|").replace("\n", " ")
+    return f"{fence} {body} {fence}" if fence != "`" else f"`{body}`"
