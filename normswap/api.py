@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from normswap.backends import Backend, Feed, backend_for
-from normswap.errors import CannotRunError
+from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import NormLayer
 from normswap.plan import Plan, make_plan, target_named
 from normswap.report import Progress, Report
+from normswap.runtimes import RUNTIMES, check_runtimes
+from normswap.runtimes.choice import choose_for
 from normswap.tolerance import Tolerance
 from normswap.verify import verify_across, verify_conversion
 
@@ -62,6 +64,7 @@ def plan(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     drop_statistics: bool = False,
+    for_runtime: str | None = None,
 ) -> Plan:
     """Say what converting the model would change, what not, and why.
 
@@ -72,13 +75,15 @@ def plan(
         only: Globs; if any are given, only layers that match one are converted.
         skip: Globs; layers that match one are left as they are.
         drop_statistics: Drop outputs of the model that carry nothing but running statistics of such layers.
+        for_runtime: Write each layer of an ONNX model in the form that this runtime computes rightly and fastest.
 
     Raises:
         ModelReadError: If the file cannot be read.
-        SelectionError: If the target is unknown or a glob matches nothing.
+        SelectionError: If the target or the runtime is unknown, or a glob matches nothing.
     """
     backend = backend_for(model)
-    return _plan(backend, _seen(backend, _loaded(backend, model, drop_statistics), inputs), to, only, skip)
+    seen = _seen(backend, _loaded(backend, model, drop_statistics), inputs)
+    return _plan(backend, seen, to, only, skip, for_runtime)
 
 
 def convert(
@@ -97,6 +102,8 @@ def convert(
     in_place: bool = False,
     output: str | os.PathLike[str] | None = None,
     force: bool = False,
+    for_runtime: str | None = None,
+    runtimes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a model and verify the result; look at ``report.ok`` before using it.
@@ -121,17 +128,21 @@ def convert(
         output: A file to write the converted model to, if the report is ok. For an nn.Module the suffix says as
             what: weights (.pth, .safetensors), or an export (.onnx, .pt2) that is verified too.
         force: Replace an existing ``output``.
+        for_runtime: Write each layer of an ONNX model in the form that this runtime computes rightly and fastest, by
+            ``normswap.runtimes.table``, and run the converted model there too if normswap can.
+        runtimes: Where else the converted .onnx file is run end to end, keys of ``normswap.runtimes.RUNTIMES``.
         progress: Called with (stage, done, total) as the work goes on.
 
     Raises:
         ModelReadError: If the file cannot be read.
         ModelWriteError: If ``output`` exists, is the source, or cannot be written.
-        SelectionError: If the target is unknown or a glob matches nothing.
-        RefusedLayersError: If selected layers cannot take the target.
+        SelectionError: If the target or a runtime is unknown, a glob matches nothing, or a runtime takes no such file.
+        RefusedLayersError: If selected layers cannot take the target, or have no form that ``for_runtime`` computes
+            rightly.
         NothingToConvertError: If no layer would change.
         UnsupportedModelError: If the model as a whole cannot be handled: an opset that cannot be raised, a module
             that cannot be copied, or not converted in place.
-        CannotRunError: If the model does not run and ``end_to_end`` is wanted.
+        CannotRunError: If the model does not run, or a runtime is not installed, and ``end_to_end`` is wanted.
 
     Example:
         >>> import normswap
@@ -141,6 +152,9 @@ def convert(
         >>> normswap.save(conversion.model, "lowlight_instance.onnx")  # doctest: +SKIP
     """
     backend = backend_for(model)
+    if for_runtime in RUNTIMES and end_to_end:
+        runtimes = (*runtimes, for_runtime)
+    _check_runtimes(runtimes, backend.RUNS_ELSEWHERE or (output is not None and Path(output).suffix == ".onnx"))
     loaded = _loaded(backend, model, drop_statistics)
 
     def feeds_of(model: Any) -> list[Feed]:
@@ -148,7 +162,7 @@ def convert(
 
     if end_to_end or inputs is not None:
         loaded = backend.observe(loaded, feeds_of, given=inputs is not None)
-    planned = _plan(backend, loaded, to, only, skip)
+    planned = _plan(backend, loaded, to, only, skip, for_runtime)
     _raise_for_plan(planned, allow_refusals)
     if in_place:
         backend.check_in_place(loaded, planned)
@@ -158,7 +172,11 @@ def convert(
     converted = backend.rewrite(before, planned)
     feeds = feeds_of(before) if end_to_end else None
     # The copying of large weights goes on while the result is verified; only what holds is put in place.
-    with nullcontext() if output is None else backend.Writing(converted, output, force=force, feeds=feeds) as writing:
+    with (
+        nullcontext()
+        if output is None
+        else backend.Writing(converted, output, force=force, feeds=feeds, runtimes=runtimes)
+    ) as writing:
         report = verify_conversion(
             backend,
             before,
@@ -166,6 +184,7 @@ def convert(
             planned,
             feeds=feeds,
             more=writing.candidates if writing is not None else {},
+            runtimes=runtimes,
             tolerance=tolerance,
             seed=seed,
             progress=progress,
@@ -191,6 +210,7 @@ def verify(
     end_to_end: bool = True,
     tolerance: Tolerance | None = None,
     seed: int = 0,
+    runtimes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Hold a converted model to its original under the target's stated meaning.
@@ -200,6 +220,7 @@ def verify(
     of ``convert``; ``after`` is the converted model.
     """
     backend, after_backend = backend_for(before), backend_for(after)
+    _check_runtimes(runtimes, after_backend.RUNS_ELSEWHERE)
     other = after_backend.load(after)
 
     def feeds_of(model: Any) -> list[Feed]:
@@ -216,7 +237,15 @@ def verify(
     feeds = feeds_of(prepared) if end_to_end else None
     if backend is after_backend:
         return verify_conversion(
-            backend, prepared, other, planned, feeds=feeds, tolerance=tolerance, seed=seed, progress=progress
+            backend,
+            prepared,
+            other,
+            planned,
+            feeds=feeds,
+            runtimes=runtimes,
+            tolerance=tolerance,
+            seed=seed,
+            progress=progress,
         )
     if feeds is None:
         raise CannotRunError(
@@ -224,7 +253,16 @@ def verify(
             "leave out --no-end-to-end"
         )
     return verify_across(
-        backend, prepared, after_backend, other, planned, feeds=feeds, tolerance=tolerance, seed=seed, progress=progress
+        backend,
+        prepared,
+        after_backend,
+        other,
+        planned,
+        feeds=feeds,
+        runtimes=runtimes,
+        tolerance=tolerance,
+        seed=seed,
+        progress=progress,
     )
 
 
@@ -266,8 +304,18 @@ def _feeds_of_other(backend: Backend, model: Any, other_backend: Backend, other:
     return feeds or backend.feeds(model, None, {}, seed)
 
 
-def _plan(backend: Backend, model: Any, to: str, only: Sequence[str], skip: Sequence[str]) -> Plan:
-    return make_plan(target_named(to), backend.find(model), only=only, skip=skip)
+def _plan(
+    backend: Backend, model: Any, to: str, only: Sequence[str], skip: Sequence[str], for_runtime: str | None = None
+) -> Plan:
+    norm = target_named(to)
+    choose = choose_for(backend, model, norm, for_runtime)
+    return make_plan(norm, backend.find(model), only=only, skip=skip, choose=choose)
+
+
+def _check_runtimes(names: Sequence[str], taken: bool) -> None:
+    check_runtimes(names)
+    if names and not taken:
+        raise SelectionError(f"{names[0]} runs .onnx files, and none comes of this; leave the runtime out")
 
 
 def _raise_for_plan(planned: Plan, allow_refusals: bool) -> None:

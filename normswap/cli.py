@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 import normswap
+from normswap.backends import OWN
 from normswap.backends.files import as_write_error, check_writable, folder_beside
 from normswap.errors import NormswapError, SelectionError
 from normswap.formats import FORMATS, check_reports, render, time_stamp, write_reports
@@ -30,6 +31,7 @@ from normswap.pairs import (
     source_of,
 )
 from normswap.report import Progress, counted
+from normswap.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -165,6 +167,14 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         "end_to_end": click.option(
             "--end-to-end/--no-end-to-end", default=True, help="Also run the whole model (default), or not."
         ),
+        "runtime": click.option(
+            "--runtime", "runtimes", multiple=True, metavar=f"[{'|'.join((*OWN, *RUNTIMES))}]",
+            help="Run the converted .onnx file there too; repeatable.",
+        ),
+        "for": click.option(
+            "--for", "for_runtime", metavar="RUNTIME",
+            help="Write each layer in the form that this runtime computes rightly and fastest, and run it there.",
+        ),
         "weights": click.option(
             "--weights", type=click.Path(), metavar="FILE", help="State dict for a factory: .pth or .safetensors."
         ),
@@ -191,11 +201,12 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 @command.command()
 @click.argument("model", type=click.Path())
 @click.option("--to", metavar=f"[{_TARGETS}]", help="Show what converting to this target would change.")
-@_options("weights", "only", "skip", "drop_statistics", "inputs", "shape", "json")
+@_options("weights", "for", "only", "skip", "drop_statistics", "inputs", "shape", "json")
 def inspect(
     model: str,
     weights: str | None,
     to: str | None,
+    for_runtime: str | None,
     as_json: bool,
     drop_statistics: bool,
     inputs: str | None,
@@ -209,16 +220,19 @@ def inspect(
     """
     from normswap.backends import backend_for
     from normswap.plan import make_plan, target_named
+    from normswap.runtimes.choice import choose_for
 
-    if to is None and any(choice.values()):
-        raise click.UsageError("--only and --skip choose what is converted; give --to as well")
+    if to is None and (any(choice.values()) or for_runtime):
+        raise click.UsageError("--only, --skip and --for choose what is converted and how; give --to as well")
     norm = None if to is None else target_named(to)
+    choose = None
     with _prints_aside():
         source = source_of(model, weights)
         if is_checkpoint(source):
             from normswap.checkpoint import layers_in, read_checkpoint
 
-            raise_for_idle_with_checkpoints({"inputs": inputs, "shapes": shapes, "drop_statistics": drop_statistics})
+            given = {"inputs": inputs, "shapes": shapes, "drop_statistics": drop_statistics}
+            raise_for_idle_with_checkpoints(given | {"for_runtime": for_runtime})
             layers = layers_in(read_checkpoint(source))
             remarks = ["a checkpoint does not say what its layers compute, nor their eps and shapes"]
         else:
@@ -232,7 +246,8 @@ def inspect(
                 )
             layers = backend.find(loaded)
             remarks = backend.remarks(loaded, layers)
-    planned = None if norm is None else make_plan(norm, layers, **choice)
+            choose = None if norm is None else choose_for(backend, loaded, norm, for_runtime)
+    planned = None if norm is None else make_plan(norm, layers, choose=choose, **choice)
     if as_json:
         click.echo(json.dumps(inspection(model, layers, planned, remarks), indent=2))
     else:
@@ -247,7 +262,19 @@ def inspect(
 @_options("to", "weights")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@_options("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", *_REPORTS)
+@_options(
+    "only",
+    "skip",
+    "allow_refusals",
+    "drop_statistics",
+    "inputs",
+    "shape",
+    "seed",
+    "end_to_end",
+    "for",
+    "runtime",
+    *_REPORTS,
+)
 def convert(
     model: str,
     to: str,
@@ -330,7 +357,9 @@ def _convert_checkpoint(
 @click.argument("after", type=click.Path())
 @_options("to", "weights")
 @click.option("--after-weights", type=click.Path(), metavar="FILE", help="State dict for a factory given as AFTER.")
-@_options("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", *_REPORTS)
+@_options(
+    "only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "runtime", *_REPORTS
+)
 def verify(form: str, reports: tuple[str, ...], **pair: Any) -> int:
     """Hold the converted model AFTER to the original BEFORE under the target's stated meaning.
 

@@ -77,14 +77,16 @@ def end_to_end(
     feed, expected = _first_that_runs(backend, before, plan, feeds)
     found: dict[str, Mapping[str, Array]] = {}
     failed: list[Check] = []
+    told: list[str] = []
     for how, candidate in candidates.items():
         progress("running the converted model", 1 + len(found), total)
         try:
-            outputs = candidate.run(feed.arrays).outputs
+            ran = candidate.run(feed.arrays)
         except CannotRunError as error:
             failed.append(Check("end to end", how, ok=False, detail=f"the converted model does not run: {error}"))
             continue
-        paired = _paired(outputs, expected.outputs, candidate.by_order)
+        told += ran.notes
+        paired = _paired(ran.outputs, expected.outputs, candidate.by_order)
         if isinstance(paired, str):
             failed.append(Check("end to end", how, ok=False, detail=paired))
         else:
@@ -106,7 +108,7 @@ def end_to_end(
             for name, value in expected.outputs.items()
         ]
     weak = _weak(expected.outputs, checks)
-    notes = [*expected.notes, *weak.values()]
+    notes = [*dict.fromkeys((*expected.notes, *told)), *weak.values()]
     if len(noisy) > tolerance.runs:
         notes.append(
             f"the noise floor was measured over {len(noisy)} runs, because {tolerance.runs} did not explain it"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from normswap.layer import NormLayer
 from normswap.plan import Plan
-from normswap.report import counted
+from normswap.report import counted, spelled_forms
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,6 +34,7 @@ def inspection(model: str, layers: Sequence[NormLayer], planned: Plan | None, re
                 "shape": None if layer.shape is None else list(layer.shape),
                 "blocked": layer.blocked or None,
                 **({"fate": fates[layer.name][0], "reason": fates[layer.name][1]} if planned else {}),
+                **({"form": planned.forms[layer.name].form} if planned and layer.name in planned.forms else {}),
             }
             for layer in layers
         ],
@@ -74,7 +75,11 @@ def listing(layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str
             ]
             if planned is not None:
                 fate, reason = fates[layer.name]
-                cells.append("converted" if fate == "converted" else f"{fate}: {reason}")
+                if fate == "converted":
+                    chosen = planned.forms.get(layer.name)
+                    cells.append(f"converted: {chosen.form}" if chosen else "converted")
+                else:
+                    cells.append(f"{fate}: {reason}")
             elif noted:
                 cells.append(layer.blocked)
             table.add_row(*cells)
@@ -85,6 +90,7 @@ def listing(layers: Sequence[NormLayer], planned: Plan | None, remarks: list[str
         if planned is not None:
             by_fate = ", ".join(f"{n} {fate}" for fate, n in Counter(f for f, _ in fates.values()).most_common())
             shown.append(f"--to {planned.norm.name} ({planned.norm.meaning}): {by_fate}")
+            shown += spelled_forms(planned.forms)
     return [*shown, *remarks]
 
 

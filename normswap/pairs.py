@@ -35,6 +35,7 @@ class Pair:
         shapes: Shapes of generated inputs, by input name.
         seed: Of generated inputs and probes.
         end_to_end: Whether the whole model is run too.
+        runtimes: Where else ``after``, an .onnx file, is run end to end.
         tolerance: How many times the original's own noise floor outputs may be off end to end; None for the default.
     """
 
@@ -52,13 +53,14 @@ class Pair:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     seed: int = 0
     end_to_end: bool = True
+    runtimes: tuple[str, ...] = ()
     tolerance: float | None = None
 
     def options(self) -> dict[str, Any]:
         """Return what ``verify`` and ``convert`` take by name."""
         names = ("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shapes", "seed", "end_to_end")
         tolerance = None if self.tolerance is None else Tolerance(margin=self.tolerance)
-        return {**{name: getattr(self, name) for name in names}, "tolerance": tolerance}
+        return {**{name: getattr(self, name) for name in (*names, "runtimes")}, "tolerance": tolerance}
 
 
 def outcome_of(pair: Pair, progress: Progress | None = None) -> Outcome:
@@ -116,9 +118,18 @@ def raise_for_idle(given: Mapping[str, Any]) -> None:
     """
     if given["shapes"] and given["inputs"]:
         raise SelectionError("--shape is for generated inputs and does nothing with --inputs; leave one of them out")
-    for name, said in (("inputs", "--inputs"), ("shapes", "--shape")):
+    for name, said in (("inputs", "--inputs"), ("shapes", "--shape"), ("runtimes", "--runtime")):
         if given[name] and not given["end_to_end"]:
             raise SelectionError(f"{said} does nothing with --no-end-to-end; leave one of them out")
+
+
+_RUNS = {
+    "inputs": "--inputs",
+    "shapes": "--shape",
+    "drop_statistics": "--drop-statistics",
+    "runtimes": "--runtime",
+    "for_runtime": "--for",
+}
 
 
 def raise_for_idle_with_checkpoints(given: Mapping[str, Any]) -> None:
@@ -127,8 +138,8 @@ def raise_for_idle_with_checkpoints(given: Mapping[str, Any]) -> None:
     Raises:
         SelectionError: If any of them is given.
     """
-    for name, said in (("inputs", "--inputs"), ("shapes", "--shape"), ("drop_statistics", "--drop-statistics")):
-        if given[name]:
+    for name, said in _RUNS.items():
+        if given.get(name):
             raise SelectionError(f"{said} does nothing with a checkpoint, which is not run; leave it out")
 
 
@@ -150,6 +161,7 @@ def _converted_with(before: Any, weights: str, pair: Pair) -> Any:
 
     if isinstance(before, str):
         raise SelectionError(f"{weights} holds weights alone; give BEFORE as package.module:factory")
-    converted = convert(before, pair.to, **pair.options()).model  # the same options, so that it has the same plan
+    options = pair.options() | {"runtimes": ()}  # which run the weights' own model
+    converted = convert(before, pair.to, **options).model  # the same options, so that it has the same plan
     load_weights(converted, weights)
     return converted

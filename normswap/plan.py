@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from normswap.errors import NothingToConvertError, RefusedLayersError, SelectionError
 from normswap.layer import NormLayer
 from normswap.norms import NORMS, Norm
+from normswap.norms.base import Form
 
-__all__ = ["Kept", "Plan", "Refusal", "make_plan", "nearest", "target_named"]
+__all__ = ["Choice", "Kept", "Plan", "Refusal", "make_plan", "nearest", "target_named"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The form that a layer is written in for a runtime, and why."""
+
+    form: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a conversion does: shown by ``inspect --to``, carried out by ``rewrite``, held to by ``verify``.
 
@@ -39,12 +48,20 @@ class Plan:
         layers: The layers to be rewritten, in the model's order.
         kept: The layers that rightly stay as they are.
         refusals: The selected layers that the target cannot take.
+        forms: The form that an ONNX model's layer is written in and why, by the layer's name; those not named are
+            written in the norm's default.
     """
 
     norm: Norm
     layers: tuple[NormLayer, ...]
     kept: tuple[Kept, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    forms: Mapping[str, Choice] = field(default_factory=dict)
+
+    def form_of(self, layer: NormLayer) -> Form:
+        """Return the form that a planned layer is written in."""
+        choice = self.forms.get(layer.name)
+        return self.norm.form_of(layer) if choice is None else self.norm.forms[choice.form]
 
     @property
     def left(self) -> dict[str, str]:
@@ -73,7 +90,14 @@ class Plan:
         )
 
 
-def make_plan(norm: Norm, layers: Iterable[NormLayer], *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
+def make_plan(
+    norm: Norm,
+    layers: Iterable[NormLayer],
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    choose: Callable[[NormLayer], Choice | str] | None = None,
+) -> Plan:
     """Decide for every layer whether ``norm`` replaces it.
 
     Args:
@@ -81,6 +105,7 @@ def make_plan(norm: Norm, layers: Iterable[NormLayer], *, only: Sequence[str] = 
         layers: All layers of the model, in order.
         only: Globs (``fnmatch``, case matters); if any are given, a layer must match one to be selected.
         skip: Globs; a layer that matches one is not selected.
+        choose: Gives the form that a layer is written in, or why there is none; the norm's default if None.
 
     Raises:
         SelectionError: If a glob matches no layer.
@@ -90,6 +115,7 @@ def make_plan(norm: Norm, layers: Iterable[NormLayer], *, only: Sequence[str] = 
     chosen: list[NormLayer] = []
     kept: list[Kept] = []
     refusals: list[Refusal] = []
+    forms: dict[str, Choice] = {}
     for layer in layers:
         selected = not only or any(fnmatchcase(layer.name, glob) for glob in only)
         if not selected or any(fnmatchcase(layer.name, glob) for glob in skip):
@@ -100,9 +126,13 @@ def make_plan(norm: Norm, layers: Iterable[NormLayer], *, only: Sequence[str] = 
             kept.append(Kept(layer, f"already {norm.name}: its role is {layer.role}"))
         elif reason := layer.blocked or norm.refuse(layer):
             refusals.append(Refusal(layer, reason))
+        elif isinstance(choice := choose(layer) if choose else None, str):
+            refusals.append(Refusal(layer, choice))
         else:
             chosen.append(layer)
-    return _keep_shared_bodies_whole(Plan(norm, tuple(chosen), tuple(kept), tuple(refusals)), layers)
+            if choice is not None:
+                forms[layer.name] = choice
+    return _keep_shared_bodies_whole(Plan(norm, tuple(chosen), tuple(kept), tuple(refusals), forms), layers)
 
 
 def target_named(name: str) -> Norm:
@@ -148,9 +178,6 @@ def _keep_shared_bodies_whole(plan: Plan, layers: Sequence[NormLayer]) -> Plan:
         for layer in plan.layers
         if split(layer)
     )
-    return Plan(
-        plan.norm,
-        tuple(layer for layer in plan.layers if not split(layer)),
-        plan.kept,
-        (*plan.refusals, *refusals),
-    )
+    whole = tuple(layer for layer in plan.layers if not split(layer))
+    forms = {layer.name: plan.forms[layer.name] for layer in whole if layer.name in plan.forms}
+    return replace(plan, layers=whole, refusals=(*plan.refusals, *refusals), forms=forms)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from normswap.layer import Array
+from normswap.plan import Choice
 
 __all__ = [
     "WITNESSES",
@@ -20,6 +21,7 @@ __all__ = [
     "counted",
     "described",
     "grouped",
+    "spelled_forms",
     "structure_checks",
     "summary",
 ]
@@ -93,6 +95,7 @@ class Report:
         notes: What was not compared, could not run, or was left as it was.
         inputs: Where the end-to-end inputs come from.
         left: Why each BatchNorm that was not converted was left as it is, by its name.
+        forms: The form that was chosen for each layer, by its name; empty where no choice was asked for.
         needed: The witnesses without which nothing is shown; between frameworks only the last can be had.
         pictures: The outputs of the end-to-end runs that are images.
     """
@@ -104,6 +107,7 @@ class Report:
     notes: tuple[str, ...] = ()
     inputs: str = ""
     left: Mapping[str, str] = field(default_factory=dict)
+    forms: Mapping[str, Choice] = field(default_factory=dict)
     needed: tuple[Witness, ...] = ("structure", "probes")
     pictures: tuple[Picture, ...] = field(default=(), repr=False, compare=False)
 
@@ -138,6 +142,7 @@ class Report:
             "inputs": self.inputs,
             "needed": list(self.needed),
             "left": dict(self.left),
+            "forms": {name: {"form": choice.form, "why": choice.why} for name, choice in self.forms.items()},
             "notes": list(self.notes),
             "checks": [
                 {
@@ -161,6 +166,7 @@ class Report:
         lines += [f"  FAILED {check.witness}: {described(check)}" for check in failed[:_SHOWN]]
         if len(failed) > _SHOWN:
             lines.append(f"  ... and {len(failed) - _SHOWN} more; --format json has them all")
+        lines += [f"  {line}" for line in spelled_forms(self.forms)]
         lines += [f"  left as they are: {described}" for described in grouped(self.left)]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join([*lines, f"{'PASS' if self.ok else 'FAIL'}: {self.verdict}"])
@@ -195,11 +201,21 @@ def summary(report: Report, witness: Witness) -> str:
 
 def grouped(left: Mapping[str, str]) -> list[str]:
     """Name the layers that share a reason together, and not more than a person reads."""
+    return [f"{names} ({reason})" for names, reason in _together(left)]
+
+
+def spelled_forms(forms: Mapping[str, Choice]) -> list[str]:
+    """Say which layers were written in which form, and why."""
+    said = {name: f"{choice.form}: {choice.why}" for name, choice in forms.items()}
+    return [f"{names}: written as {form}" for names, form in _together(said)]
+
+
+def _together(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
     names: dict[str, list[str]] = {}
-    for name, reason in left.items():
+    for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)
     return [
-        ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "") + f" ({reason})"
+        (", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""), reason)
         for reason, found in names.items()
     ]
 

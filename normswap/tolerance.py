@@ -51,7 +51,7 @@ class Tolerance:
     last_place: float = 16.0
 
 
-def rounding_bound(norm: Norm, x: Floats, layer: NormLayer, y: Floats) -> Floats:
+def rounding_bound(norm: Norm, x: Floats, layer: NormLayer, y: Floats, *, unit: float | None = None) -> Floats:
     """Bound the error of a correct computation of ``y = norm(x)``, element by element, in units of y.
 
     Args:
@@ -59,12 +59,13 @@ def rounding_bound(norm: Norm, x: Floats, layer: NormLayer, y: Floats) -> Floats
         x: Layer input, shape (N, C, *spatial), float64 holding values of the layer's dtype.
         layer: The layer, with its weight and bias known.
         y: Exact output, as ``norm.reference`` gives it.
+        unit: Unit roundoff of the arithmetic; that of float32, for a float64 layer float64, if None.
 
     Returns:
         The bound, shape of x; NaN where y is not finite.
     """
     assert layer.weight is not None and layer.bias is not None, "the caller fills in run-time parameters"
-    u = UNIT_ROUNDOFF["float64" if layer.dtype == "float64" else "float32"]
+    u = UNIT_ROUNDOFF["float64" if layer.dtype == "float64" else "float32"] if unit is None else unit
     weight = np.abs(layer.per_channel(layer.weight, x.ndim))
     bias = np.abs(layer.per_channel(layer.bias, x.ndim))
     n = norm.count(x.shape)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from normswap.backends import Backend, Candidate, Feed
+from normswap.backends import Backend, Candidate, Feed, ways
 from normswap.end_to_end import end_to_end
 from normswap.plan import Plan
 from normswap.probes import probe_layers
@@ -29,6 +29,7 @@ def verify_conversion(
     *,
     feeds: Sequence[Feed] | None,
     more: Mapping[str, Candidate] | None = None,
+    runtimes: Sequence[str] = (),
     tolerance: Tolerance | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -42,6 +43,7 @@ def verify_conversion(
         plan: The target and the layers.
         feeds: End-to-end inputs to try until one runs; None leaves the third witness out.
         more: What else is held to the original end to end: files that the conversion was exported to.
+        runtimes: Where else the converted model is run end to end.
         tolerance: Margins of the end-to-end comparison.
         seed: Of the probes.
         progress: Called with (stage, done, total) as the work goes on.
@@ -61,7 +63,7 @@ def verify_conversion(
     elif any(not check.ok for check in checks if check.witness == "structure"):
         notes.append("end to end was not run, because the structure differs")
     else:
-        candidates = {how: Candidate.of(backend, after, how) for how in backend.WAYS} | dict(more or {})
+        candidates = {how: Candidate.of(backend, after, how) for how in ways(backend, runtimes)} | dict(more or {})
         run = end_to_end(backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress)
         checks += run.checks
         notes += run.notes
@@ -73,6 +75,7 @@ def verify_conversion(
         notes=tuple(notes),
         inputs=run.source if run else "none: end to end was not run",
         left=plan.left,
+        forms=plan.forms,
         pictures=run.pictures if run else (),
     )
 
@@ -85,6 +88,7 @@ def verify_across(
     plan: Plan,
     *,
     feeds: Sequence[Feed],
+    runtimes: Sequence[str] = (),
     tolerance: Tolerance | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -101,6 +105,7 @@ def verify_across(
         after: The other model, an export of a conversion, say.
         plan: The target and the layers.
         feeds: Inputs of the original to try until one runs.
+        runtimes: Where else the other model is run.
         tolerance: Margins of the comparison.
         seed: Of the noise.
         progress: Called with (stage, done, total) as the work goes on.
@@ -111,7 +116,7 @@ def verify_across(
     progress = progress or (lambda stage, done, total: None)
     candidates = {
         how: Candidate.of(after_backend, after, how, lambda arrays: backend.plain(before, arrays))
-        for how in after_backend.WAYS
+        for how in ways(after_backend, runtimes)
     }
     run = end_to_end(
         backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress, tell_apart=True

@@ -10,7 +10,7 @@ import torch
 
 from normswap import Norm
 from normswap.layer import Floats, NormLayer
-from normswap.norms.base import OnnxOps
+from normswap.norms.base import Form, OnnxOps, by_name
 
 __all__ = ["GROSS", "MUTANTS", "Mutant", "Wrong", "is_mutant"]
 
@@ -59,6 +59,7 @@ class Mutant(Norm):
         reads = wrong.running or {wrong.weight, wrong.bias} & {"mean", "var"}
         self.trains = right.trains and not reads  # so that running statistics are there to be read
         self.right, self.wrong = right, wrong
+        self.forms = by_name(Form("mutant", lambda ops: emit(ops, wrong, right.name)))
 
     def refuse(self, layer: NormLayer) -> str | None:
         return self.right.refuse(layer)
@@ -68,9 +69,6 @@ class Mutant(Norm):
 
     def count(self, shape: tuple[int, ...]) -> int:
         return self.right.count(shape)
-
-    def emit_onnx(self, ops: OnnxOps) -> None:
-        emit(ops, self.wrong, self.name)
 
     def torch_kernel(self) -> Any:
         return WrongKernel(self.wrong, self.name)

@@ -9,7 +9,7 @@ import random
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -475,8 +475,10 @@ def beside() -> State:
     return {**state(), "epoch": 3, "extra": extra, "zero": torch.zeros(1), "nan": torch.tensor([float("nan")])}
 
 
-def compared(before: State, after: State, to: str, **options: list[str]) -> normswap.Report:
-    return compare_checkpoints(before, after, make_plan(NORMS[to], layers_in(before), **options))
+def compared(
+    before: State, after: State, to: str, only: Sequence[str] = (), skip: Sequence[str] = ()
+) -> normswap.Report:
+    return compare_checkpoints(before, after, make_plan(NORMS[to], layers_in(before), only=only, skip=skip))
 
 
 @pytest.mark.parametrize("to", NORMS)

@@ -18,18 +18,22 @@ from small_models import LOWLIGHT, ONE_LAYER, built, tree
 
 from normswap.cli import main
 from normswap.norms import NORMS, OnnxOps
+from normswap.norms.base import Form, by_name
 from normswap.norms.instance import Instance
 
 FRAMEWORKS = ("torch", "onnx", "onnxruntime")
 TRAIN = LOWLIGHT.with_name("lowlight_train.onnx")
 
 
-class Swapped(Instance):
-    """States what instance states, and writes weight and bias the wrong way round."""
+def swapped(ops: OnnxOps) -> None:
+    """Write weight and bias the wrong way round."""
+    ops.eps_attribute("InstanceNormalization", ops.x, ops.bias, ops.scale, output=ops.y)
 
-    def emit_onnx(self, ops: OnnxOps) -> None:
-        """Write operators that do not compute ``reference``."""
-        ops.eps_attribute("InstanceNormalization", ops.x, ops.bias, ops.scale, output=ops.y)
+
+class Swapped(Instance):
+    """States what instance states, and writes operators that do not compute ``reference``."""
+
+    forms = by_name(Form("swapped", swapped))
 
 
 @pytest.fixture(autouse=True)

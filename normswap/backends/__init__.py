@@ -17,7 +17,20 @@ from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
 from normswap.report import Check
 
-__all__ = ["Backend", "Candidate", "CutLayer", "Feed", "Run", "Writing", "backend_for", "interrupts_held_back"]
+__all__ = [
+    "OWN",
+    "Backend",
+    "Candidate",
+    "CutLayer",
+    "Feed",
+    "Run",
+    "Writing",
+    "backend_for",
+    "interrupts_held_back",
+    "ways",
+]
+
+OWN = ("onnxruntime",)  # the runtime of a backend's own WAYS, which runs every file anyway
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +87,18 @@ class Candidate:
         Args:
             backend: Of the model.
             model: What to run.
-            how: One of the backend's WAYS.
+            how: One of ``ways``.
             plain: Turns the original's inputs into arrays, where the original is of another backend.
         """
         if plain is None:
             return cls(lambda arrays: backend.run(model, arrays, how=how))
         return cls(lambda arrays: backend.run(model, backend.fit(model, plain(arrays)), how=how), by_order=True)
+
+
+def ways(backend: Backend, runtimes: Sequence[str]) -> tuple[str, ...]:
+    """Return how a backend's models are run: its own WAYS, and the runtimes that take its files."""
+    elsewhere = [name for name in runtimes if name not in OWN] if backend.RUNS_ELSEWHERE else []
+    return (*backend.WAYS, *dict.fromkeys(elsewhere))
 
 
 class CutLayer(Protocol):
@@ -114,10 +133,13 @@ class Backend(Protocol):
     Attributes:
         WAYS: How its models can be run.
         DECLARES_INPUTS: Whether its models say what inputs they take.
+        RUNS_ELSEWHERE: Whether other runtimes (normswap.runtimes) take its files, as further ways; its models then
+            have an ``opset``.
     """
 
     WAYS: Sequence[str]
     DECLARES_INPUTS: bool
+    RUNS_ELSEWHERE: bool
 
     def load(self, source: Any) -> Any:
         """Read a model; a model that is one already is taken as it is."""
@@ -175,7 +197,7 @@ class Backend(Protocol):
         ...
 
     def run(self, model: Any, arrays: Mapping[str, Any], *, how: str) -> Run:
-        """Run a model in one of WAYS."""
+        """Run a model in one of WAYS, or in another runtime."""
         ...
 
     def run_reference(self, model: Any, plan: Plan, arrays: Mapping[str, Any], *, noise: float, seed: int) -> Run:
@@ -205,9 +227,23 @@ class Backend(Protocol):
         ...
 
     def Writing(  # noqa: N802  # a class in the backend
-        self, model: Any, path: str | os.PathLike[str], *, force: bool, feeds: Sequence[Feed] | None = None
+        self,
+        model: Any,
+        path: str | os.PathLike[str],
+        *,
+        force: bool,
+        feeds: Sequence[Feed] | None = None,
+        runtimes: Sequence[str] = (),
     ) -> AbstractContextManager[Writing]:
-        """Begin to write a model aside; ``feeds`` are inputs to trace it with."""
+        """Begin to write a model aside.
+
+        Args:
+            model: What to write.
+            path: The file to write.
+            force: Replace an existing file.
+            feeds: Inputs to trace an export with.
+            runtimes: Where else the file of an export is to be run.
+        """
         ...
 
     def save(self, model: Any, path: str | os.PathLike[str], *, force: bool = False) -> Any:

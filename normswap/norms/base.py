@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -12,7 +15,44 @@ from normswap.layer import Array, Floats, NormLayer, Role
 if TYPE_CHECKING:
     from normswap.kernels import Kernel
 
-__all__ = ["Norm", "OnnxOps", "affine", "batch_moments", "emit_two_pass"]
+__all__ = [
+    "Form",
+    "Norm",
+    "OnnxOps",
+    "affine",
+    "along_channels",
+    "batch_moments",
+    "by_name",
+    "compute_dtype",
+    "emit_in",
+    "emit_two_pass",
+]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way of writing a target as ONNX operators; all forms of a target have the same meaning.
+
+    Attributes:
+        name: As reports and the table of runtimes have it.
+        emit: Writes operators that read ``ops.x`` and write ``ops.y``.
+        dtypes: Types of the layer's input that the form has operators for, itself or between Casts.
+        needs_channels: Whether the number of channels must be known.
+    """
+
+    name: str
+    emit: Callable[[OnnxOps], None]
+    dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16", "float64")
+    needs_channels: bool = False
+
+    def takes(self, layer: NormLayer) -> bool:
+        """Whether the form can be written for a layer."""
+        return layer.dtype in self.dtypes and not (self.needs_channels and layer.num_features is None)
+
+
+def by_name(*forms: Form) -> Mapping[str, Form]:
+    """Return forms in their order, by their names."""
+    return MappingProxyType({form.name: form for form in forms})
 
 
 class Norm(ABC):
@@ -24,6 +64,7 @@ class Norm(ABC):
         equals: The role that has this meaning already.
         trains: Whether that meaning is train mode, or the stored running statistics.
         by_sample: Whether it is fed one sample at a time, or the whole batch.
+        forms: How it can be written in ONNX, by name, the default first; the last takes every layer.
     """
 
     name: str
@@ -31,6 +72,7 @@ class Norm(ABC):
     equals: Role
     trains: bool = True
     by_sample: bool = False
+    forms: Mapping[str, Form]
 
     @abstractmethod
     def refuse(self, layer: NormLayer) -> str | None:
@@ -52,9 +94,9 @@ class Norm(ABC):
     def count(self, shape: tuple[int, ...]) -> int:
         """Count the elements that one statistic is computed over; 0 where statistics are stored."""
 
-    @abstractmethod
-    def emit_onnx(self, ops: OnnxOps) -> None:
-        """Write the target as ONNX operators that read ``ops.x`` and write ``ops.y``."""
+    def form_of(self, layer: NormLayer) -> Form:
+        """Return the form that a layer is written in where nothing else is asked for."""
+        return next(form for form in self.forms.values() if form.takes(layer))
 
     @abstractmethod
     def torch_kernel(self) -> Kernel:
@@ -107,8 +149,10 @@ class OnnxOps(Protocol):
     mean: str
     var: str
     rank: int | None
+    channels: int | None
     dtype: str
-    param_dtype: str
+    param_dtype: str  # of scale and bias
+    stat_dtype: str  # of mean and var
 
     def op(self, op_type: str, *inputs: str, output: str | None = None, **attributes: int | float | list[int]) -> str:
         """Add an operator of the default domain and return the name of its output."""
@@ -139,42 +183,60 @@ class OnnxOps(Protocol):
         ...
 
 
+# (x, rank of x, name that y is to have or None) -> y
+Body: TypeAlias = Callable[[str, int, str | None], str]
+
+
+def emit_in(compute: str, ops: OnnxOps, body: Body) -> None:
+    """Write ``ops.y = body(ops.x)`` in the type ``compute``, between Casts where ``ops.dtype`` is another.
+
+    Where the rank is unknown, x is taken as (N, C, L), with L = 1 for rank 2.
+    """
+    x = ops.cast(ops.x, ops.dtype, compute)
+    last = ops.y if ops.dtype == compute else None
+    if ops.rank is None:
+        y = body(ops.op("Reshape", x, ops.ints([0, 0, -1])), 3, None)  # 0 copies a dimension
+        y = ops.op("Reshape", y, ops.op("Shape", x), output=last)
+    else:
+        y = body(x, ops.rank, last)
+    if last is None:
+        ops.cast(y, compute, ops.dtype, output=ops.y)
+
+
+def compute_dtype(ops: OnnxOps) -> str:
+    """Return the type in which primitives compute: never half, since a square overflows float16 from 256 on."""
+    return "float64" if ops.dtype == "float64" else "float32"
+
+
+def along_channels(ops: OnnxOps, parameter: str, dtype: str, rank: int) -> str:
+    """Shape a parameter of type ``dtype`` so that it broadcasts against (N, C, *spatial), in the computing type."""
+    return ops.unsqueeze(ops.cast(parameter, dtype, compute_dtype(ops)), [0, *range(2, rank)])
+
+
 def emit_two_pass(ops: OnnxOps, *, over_batch: bool) -> None:
     """Write ``(x - mean(x)) * scale / sqrt(mean((x - mean(x))**2) + eps) + bias`` as ONNX primitives.
 
-    Two passes, because E[x²] - E[x]² cancels. Half precision is computed in float32 between Casts, because
-    a square overflows float16 from 256 on. The batch axis is reduced after the spatial axes, not with them:
+    Two passes, because E[x²] - E[x]² cancels. The batch axis is reduced after the spatial axes, not with them:
     OpenCV 5 fuses a ReduceMean over (0, 2, 3) into a normalization of each sample.
 
     Args:
         ops: Where to write.
         over_batch: Whether the statistics also span the batch axis.
     """
-    compute = "float64" if ops.dtype == "float64" else "float32"
-    x = ops.cast(ops.x, ops.dtype, compute)
-    if ops.rank is None:  # (N, C, *spatial) -> (N, C, L), L = 1 for rank 2; 0 copies a dimension
-        flat, rank = ops.op("Reshape", x, ops.ints([0, 0, -1])), 3
-    else:
-        flat, rank = x, ops.rank
-    spatial = list(range(2, rank))
 
-    def mean(value: str) -> str:
-        if spatial:
-            value = ops.reduce_mean(value, spatial)
-        return ops.reduce_mean(value, [0]) if over_batch else value
+    def body(x: str, rank: int, y: str | None) -> str:
+        spatial = list(range(2, rank))
 
-    def along_channels(parameter: str) -> str:
-        parameter = ops.cast(parameter, ops.param_dtype, compute)
-        return ops.unsqueeze(parameter, [0, *range(2, rank)])
+        def mean(value: str) -> str:
+            if spatial:
+                value = ops.reduce_mean(value, spatial)
+            return ops.reduce_mean(value, [0]) if over_batch else value
 
-    centred = ops.op("Sub", flat, mean(flat))
-    var = mean(ops.op("Mul", centred, centred))
-    std = ops.op("Sqrt", ops.op("Add", var, ops.eps_constant(compute)))
-    scaled = ops.op("Mul", centred, ops.op("Div", along_channels(ops.scale), std))
-    last = ops.rank is not None and ops.dtype == compute
-    y = ops.op("Add", scaled, along_channels(ops.bias), output=ops.y if last else None)
-    if ops.rank is None:
-        shape = ops.op("Shape", x)
-        y = ops.op("Reshape", y, shape, output=ops.y if ops.dtype == compute else None)
-    if ops.dtype != compute:
-        ops.cast(y, compute, ops.dtype, output=ops.y)
+        centred = ops.op("Sub", x, mean(x))
+        var = mean(ops.op("Mul", centred, centred))
+        std = ops.op("Sqrt", ops.op("Add", var, ops.eps_constant(compute_dtype(ops))))
+        k = ops.op("Div", along_channels(ops, ops.scale, ops.param_dtype, rank), std)
+        scaled = ops.op("Mul", centred, k)
+        return ops.op("Add", scaled, along_channels(ops, ops.bias, ops.param_dtype, rank), output=y)
+
+    emit_in(compute_dtype(ops), ops, body)

@@ -6,12 +6,39 @@ import math
 from typing import TYPE_CHECKING
 
 from normswap.layer import Floats, NormLayer
-from normswap.norms.base import Norm, OnnxOps, batch_moments, emit_two_pass
+from normswap.norms.base import Form, Norm, OnnxOps, batch_moments, by_name, emit_in, emit_two_pass
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel
 
 __all__ = ["BatchStat"]
+
+
+def _transposed_instance_normalization(ops: OnnxOps) -> None:
+    """InstanceNormalization of (1, C, N * L): all that a channel has in the batch, as one map of one sample."""
+
+    def body(x: str, rank: int, y: str | None) -> str:
+        assert ops.channels is not None, "needs_channels"
+        there_and_back = [1, 0, *range(2, rank)]
+        turned = ops.op("Transpose", x, perm=there_and_back)
+        flat = ops.op("Reshape", turned, ops.ints([1, ops.channels, -1]))
+        scale, bias = (ops.cast(value, ops.param_dtype, "float32") for value in (ops.scale, ops.bias))
+        normalized = ops.eps_attribute("InstanceNormalization", flat, scale, bias)
+        shaped = ops.op("Reshape", normalized, ops.op("Shape", turned))
+        return ops.op("Transpose", shaped, perm=there_and_back, output=y)
+
+    emit_in("float32", ops, body)
+
+
+_FORMS = by_name(  # never training_mode=1, which most runtimes refuse or compute as eval mode
+    Form("two-pass primitives", lambda ops: emit_two_pass(ops, over_batch=True)),
+    Form(
+        "transposed InstanceNormalization",
+        _transposed_instance_normalization,
+        dtypes=("float32", "float16", "bfloat16"),
+        needs_channels=True,
+    ),
+)
 
 
 class BatchStat(Norm):
@@ -24,6 +51,7 @@ class BatchStat(Norm):
     name = "batch-stat"
     meaning = "train-mode BatchNorm fed the same batch"
     equals = "batch-stat"
+    forms = _FORMS
 
     def refuse(self, layer: NormLayer) -> str | None:
         """Refuse an InstanceNorm in disguise: no batch statistics were ever meant."""
@@ -38,10 +66,6 @@ class BatchStat(Norm):
     def count(self, shape: tuple[int, ...]) -> int:
         """Batch size times the number of spatial elements."""
         return shape[0] * math.prod(shape[2:])
-
-    def emit_onnx(self, ops: OnnxOps) -> None:
-        """Two-pass primitives; never training_mode=1, which most runtimes refuse or compute as eval mode."""
-        emit_two_pass(ops, over_batch=True)
 
     def torch_kernel(self) -> Kernel:
         """See normswap.kernels."""

@@ -6,12 +6,38 @@ import math
 from typing import TYPE_CHECKING
 
 from normswap.layer import Floats, NormLayer
-from normswap.norms.base import Norm, OnnxOps, batch_moments, emit_two_pass
+from normswap.norms.base import Form, Norm, OnnxOps, batch_moments, by_name, emit_two_pass
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel
 
 __all__ = ["Instance"]
+
+
+def _as_given(ops: OnnxOps) -> None:
+    """InstanceNormalization in the layer's own type where one type serves all."""
+    if ops.dtype in ("float32", "float16") and ops.param_dtype == ops.dtype:
+        ops.eps_attribute("InstanceNormalization", ops.x, ops.scale, ops.bias, output=ops.y)
+    else:
+        _in_float32(ops)
+
+
+def _in_float32(ops: OnnxOps) -> None:
+    """InstanceNormalization in float32, between Casts where something is of another type."""
+    x = ops.cast(ops.x, ops.dtype, "float32")
+    scale, bias = (ops.cast(value, ops.param_dtype, "float32") for value in (ops.scale, ops.bias))
+    same = ops.dtype == "float32"
+    y = ops.eps_attribute("InstanceNormalization", x, scale, bias, output=ops.y if same else None)
+    if not same:
+        ops.cast(y, "float32", ops.dtype, output=ops.y)
+
+
+_FORMS = by_name(
+    # InstanceNormalization has a float64 kernel in no runtime.
+    Form("InstanceNormalization", _as_given, dtypes=("float32", "float16", "bfloat16")),
+    Form("InstanceNormalization in float32", _in_float32, dtypes=("float16",)),
+    Form("two-pass primitives", lambda ops: emit_two_pass(ops, over_batch=False)),
+)
 
 
 class Instance(Norm):
@@ -25,6 +51,7 @@ class Instance(Norm):
     meaning = "train-mode BatchNorm fed one sample at a time"
     equals = "instance"
     by_sample = True
+    forms = _FORMS
 
     def refuse(self, layer: NormLayer) -> str | None:
         """Refuse rank 2 and one-element maps, whose normalized value is the bias whatever the input."""
@@ -50,21 +77,6 @@ class Instance(Norm):
     def count(self, shape: tuple[int, ...]) -> int:
         """The number of spatial elements."""
         return math.prod(shape[2:])
-
-    def emit_onnx(self, ops: OnnxOps) -> None:
-        """InstanceNormalization where one type serves all, in float32 between Casts, float64 as primitives."""
-        if ops.dtype == "float64":  # no runtime has a float64 kernel
-            emit_two_pass(ops, over_batch=False)
-        elif ops.dtype in ("float32", "float16") and ops.param_dtype == ops.dtype:
-            ops.eps_attribute("InstanceNormalization", ops.x, ops.scale, ops.bias, output=ops.y)
-        else:
-            x = ops.cast(ops.x, ops.dtype, "float32")
-            scale = ops.cast(ops.scale, ops.param_dtype, "float32")
-            bias = ops.cast(ops.bias, ops.param_dtype, "float32")
-            same = ops.dtype == "float32"
-            y = ops.eps_attribute("InstanceNormalization", x, scale, bias, output=ops.y if same else None)
-            if not same:
-                ops.cast(y, "float32", ops.dtype, output=ops.y)
 
     def torch_kernel(self) -> Kernel:
         """See normswap.kernels."""

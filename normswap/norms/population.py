@@ -5,12 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from normswap.layer import Floats, NormLayer
-from normswap.norms.base import Norm, OnnxOps
+from normswap.norms.base import Form, Norm, OnnxOps, along_channels, by_name, compute_dtype, emit_in
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel
 
 __all__ = ["Population"]
+
+
+def _batch_normalization(ops: OnnxOps) -> None:
+    """BatchNormalization with one output, the inference form of every opset from 7 on."""
+    ops.eps_attribute("BatchNormalization", ops.x, ops.scale, ops.bias, ops.mean, ops.var, output=ops.y)
+
+
+def _primitives(ops: OnnxOps) -> None:
+    """``(x - mean) * (scale / sqrt(var + eps)) + bias``."""
+
+    def body(x: str, rank: int, y: str | None) -> str:
+        var, mean = (along_channels(ops, value, ops.stat_dtype, rank) for value in (ops.var, ops.mean))
+        scale, bias = (along_channels(ops, value, ops.param_dtype, rank) for value in (ops.scale, ops.bias))
+        std = ops.op("Sqrt", ops.op("Add", var, ops.eps_constant(compute_dtype(ops))))
+        return ops.op("Add", ops.op("Mul", ops.op("Sub", x, mean), ops.op("Div", scale, std)), bias, output=y)
+
+    emit_in(compute_dtype(ops), ops, body)
+
+
+_FORMS = by_name(Form("BatchNormalization", _batch_normalization), Form("primitives", _primitives))
 
 
 class Population(Norm):
@@ -24,6 +44,7 @@ class Population(Norm):
     meaning = "eval-mode BatchNorm"
     equals = "eval"
     trains = False
+    forms = _FORMS
 
     def refuse(self, layer: NormLayer) -> str | None:
         """Refuse a layer without stored statistics."""
@@ -43,10 +64,6 @@ class Population(Norm):
     def count(self, shape: tuple[int, ...]) -> int:
         """0: nothing is estimated."""
         return 0
-
-    def emit_onnx(self, ops: OnnxOps) -> None:
-        """BatchNormalization with one output, the inference form of every opset from 7 on."""
-        ops.eps_attribute("BatchNormalization", ops.x, ops.scale, ops.bias, ops.mean, ops.var, output=ops.y)
 
     def torch_kernel(self) -> Kernel:
         """See normswap.kernels."""

@@ -14,6 +14,7 @@ import onnx
 from normswap.backends import Feed, Run
 from normswap.backends.inputs import read_arrays
 from normswap.backends.onnx_graph import rewrite as _rewrite
+from normswap.backends.onnx_graph.elsewhere import run_elsewhere
 from normswap.backends.onnx_graph.find import find, sites
 from normswap.backends.onnx_graph.inputs import check_feed, generate, signature
 from normswap.backends.onnx_graph.model import OnnxModel
@@ -33,6 +34,7 @@ from normswap.report import Check, counted, structure_checks
 
 __all__ = [
     "DECLARES_INPUTS",
+    "RUNS_ELSEWHERE",
     "WAYS",
     "CutLayer",
     "OnnxModel",
@@ -61,6 +63,7 @@ __all__ = [
 
 WAYS = ("as written", "optimized")  # without ONNX Runtime's graph optimisations, and with its default ones
 DECLARES_INPUTS = True
+RUNS_ELSEWHERE = True
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto | OnnxModel) -> OnnxModel:
@@ -120,8 +123,10 @@ def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> list[C
 
 
 def run(model: OnnxModel, arrays: Mapping[str, Array], *, how: str) -> Run:
-    """Run a model in one of WAYS, its random operators seeded."""
+    """Run a model in one of WAYS or in another runtime, its random operators seeded."""
     fixed, _ = fix_randomness(model)
+    if how not in WAYS:
+        return run_elsewhere(fixed, arrays, how)
     return Run(Session(fixed, optimize=how == "optimized").run(arrays))
 
 

@@ -43,7 +43,7 @@ def rewrite(model: OnnxModel, plan: Plan, *, version: str) -> OnnxModel:
                 nodes.append(node)
                 continue
             ops = _Emitter(calls, names)
-            plan.norm.emit_onnx(ops)
+            plan.form_of(calls[0].layer).emit(ops)
             nodes += ops.nodes
             idle.setdefault(_code_of(body), set()).update(node.input[3:5])
         set_nodes(scope.nodes, nodes)
@@ -67,6 +67,10 @@ class _Emitter:
         self.param_dtype = spelled(scope.value_type(self.scale)) or (
             str(site.layer.weight.dtype) if site.layer.weight is not None else self.dtype
         )
+        self.stat_dtype = spelled(scope.value_type(self.mean)) or (
+            str(site.layer.running_mean.dtype) if site.layer.running_mean is not None else self.param_dtype
+        )
+        self.channels = site.layer.num_features
         self.nodes: list[onnx.NodeProto] = []
         self._opset = scope.opset
         self._label = node.name or self.y

@@ -45,7 +45,8 @@ class Writing:
     """A model on its way to a file: written aside from the start, put in place by ``commit`` or not at all.
 
     The copying runs beside whatever the caller does in the meantime, into a temporary folder next to the
-    target; ``commit`` renames, the data first. Arguments and exceptions are those of ``save``; no feeds are needed.
+    target; ``commit`` renames, the data first. Arguments and exceptions are those of ``save``; it needs
+    neither feeds nor runtimes.
     """
 
     candidates: Mapping[str, Candidate] = {}  # the bytes of the verified model are copied as they are
@@ -57,6 +58,7 @@ class Writing:
         *,
         force: bool = False,
         feeds: Sequence[Feed] | None = None,
+        runtimes: Sequence[str] = (),
     ) -> None:
         check_target(model, path, force=force)
         self._model, self._force = model, force

@@ -27,6 +27,7 @@ from normswap.report import Check, counted, structure_checks
 
 __all__ = [
     "DECLARES_INPUTS",
+    "RUNS_ELSEWHERE",
     "WAYS",
     "CutLayer",
     "ModuleModel",
@@ -55,6 +56,7 @@ __all__ = [
 
 WAYS = ("eager",)
 DECLARES_INPUTS = False
+RUNS_ELSEWHERE = False
 
 
 def load(source: nn.Module | ModuleModel) -> ModuleModel:

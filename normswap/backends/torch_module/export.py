@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from normswap.backends import Backend, Candidate, Feed, backend_for
+from normswap.backends import Backend, Candidate, Feed, backend_for, ways
 from normswap.backends.torch_common.running import run_quietly, undisturbed
 from normswap.backends.torch_common.tensors import tensors_in
 from normswap.backends.torch_module.inputs import Arguments, called, plain
@@ -45,8 +45,14 @@ class Exported:
     loaded: Any
 
 
-def export(model: ModuleModel, feeds: Sequence[Feed], aside: Path) -> Exported:
+def export(model: ModuleModel, feeds: Sequence[Feed], aside: Path, runtimes: Sequence[str] = ()) -> Exported:
     """Export a module to a file whose suffix is in EXPORTS, with a batch size that is left open where possible.
+
+    Args:
+        model: The converted module.
+        feeds: Inputs to trace with; the first that the module takes is used.
+        aside: The file to write.
+        runtimes: Where else the file is to be run.
 
     Raises:
         ModelWriteError: If the exporter fails.
@@ -56,7 +62,7 @@ def export(model: ModuleModel, feeds: Sequence[Feed], aside: Path) -> Exported:
     EXPORTS[aside.suffix](program, model.module, aside)
     backend = backend_for(aside)
     loaded = backend.load(aside)
-    candidates = {f"{aside.name}, {how}": Candidate.of(backend, loaded, how, plain) for how in backend.WAYS}
+    candidates = {f"{aside.name}, {how}": Candidate.of(backend, loaded, how, plain) for how in ways(backend, runtimes)}
     return Exported(candidates, backend, loaded)
 
 

@@ -37,6 +37,7 @@ class Writing:
         path: The file to write; its suffix says as what.
         force: Replace an existing file.
         feeds: Inputs to trace an export with; the first that the module takes is used.
+        runtimes: Where else an export is to be run.
 
     Raises:
         ModelWriteError: If the path must not be written, or the exporter fails.
@@ -49,9 +50,11 @@ class Writing:
         *,
         force: bool = False,
         feeds: Sequence[Feed] | None = None,
+        runtimes: Sequence[str] = (),
     ) -> None:
         check_target(model, path, force=force)
         self._model, self._path, self._force, self._feeds = model, Path(path), force, feeds
+        self._runtimes = runtimes
         self._stack = ExitStack()
 
     def __enter__(self) -> Writing:
@@ -69,7 +72,7 @@ class Writing:
                     f"{self._path}: an export is traced with inputs and verified by running it, so that it needs "
                     "the end-to-end witness; leave out --no-end-to-end, or write the weights"
                 )
-            exported = export(self._model, self._feeds, aside)
+            exported = export(self._model, self._feeds, aside, self._runtimes)
             self.candidates = exported.candidates
             if self._path.suffix == ".onnx":  # whose tensors may lie in a second file
                 placed = exported.backend.Writing(exported.loaded, self._path, force=self._force)

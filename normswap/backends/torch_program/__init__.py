@@ -25,6 +25,7 @@ from normswap.report import Check, counted, structure_checks
 
 __all__ = [
     "DECLARES_INPUTS",
+    "RUNS_ELSEWHERE",
     "WAYS",
     "CutLayer",
     "ProgramModel",
@@ -53,6 +54,7 @@ __all__ = [
 
 WAYS = ("exported",)  # as the module that the program gives
 DECLARES_INPUTS = True
+RUNS_ELSEWHERE = False
 
 
 def public(model: ProgramModel) -> ExportedProgram:

@@ -35,6 +35,7 @@ class Writing:
         path: The file to write.
         force: Replace an existing file.
         feeds: Not needed: a program is traced already.
+        runtimes: None takes a program.
 
     Raises:
         ModelWriteError: If the target is the program's own source, exists and ``force`` is not given, or cannot be
@@ -48,6 +49,7 @@ class Writing:
         *,
         force: bool = False,
         feeds: Sequence[Feed] | None = None,
+        runtimes: Sequence[str] = (),
     ) -> None:
         check_target(model, path, force=force)
         self._model, self._path, self._force = model, Path(path), force

@@ -1,0 +1,116 @@
+"""RUNTIMES: where else than in ONNX Runtime a converted file can be run, each run in a process of its own.
+
+A runtime that crashes takes that process with it and no more, and what it prints or loads stays there. A new runtime is
+one file here, with ``infer`` and ``SAID``, and one entry below; table.py says which forms it computes rightly.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from normswap.backends import OWN
+from normswap.errors import CannotRunError, SelectionError
+from normswap.layer import Array
+from normswap.plan import nearest
+
+__all__ = ["RUNTIMES", "Runtime", "check_runtimes", "infer"]
+
+_SECONDS = 600  # after which a run counts as hung
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime that normswap can run a file in.
+
+    Attributes:
+        package: What it is imported as.
+        extra: What ``pip install 'normswap[...]'`` brings it.
+    """
+
+    package: str
+    extra: str
+
+
+RUNTIMES: dict[str, Runtime] = {  # name, which is also the module's
+    "openvino": Runtime("openvino", "openvino"),
+    "opencv": Runtime("cv2", "opencv"),
+    "mnn": Runtime("MNN", "mnn"),
+}
+
+
+def check_runtimes(names: Iterable[str]) -> None:
+    """Raise if a runtime is unknown or not installed, before any work.
+
+    Raises:
+        SelectionError: If a name is unknown.
+        CannotRunError: If it is not installed.
+    """
+    known = (*OWN, *RUNTIMES)
+    for name in names:
+        if name not in known:
+            raise SelectionError(f"unknown runtime {name!r}{nearest(name, known)}; known are {', '.join(known)}")
+        if name in RUNTIMES and importlib.util.find_spec(RUNTIMES[name].package) is None:
+            raise CannotRunError(
+                f"{name} is not installed, so that nothing can be run there; pip install 'normswap[{name}]'"
+            )
+
+
+def infer(name: str, model: Path, feed: Mapping[str, Array], outputs: Sequence[str]) -> tuple[dict[str, Array], str]:
+    """Run an .onnx file once in a runtime.
+
+    Args:
+        name: A key of RUNTIMES.
+        model: The file, its external data beside it.
+        feed: Inputs by name.
+        outputs: Names of the outputs wanted.
+
+    Returns:
+        Outputs by name, and how they were computed: the runtime's version and settings, for the report.
+
+    Raises:
+        CannotRunError: If the runtime cannot load or run the model, crashes, or hangs.
+    """
+    with tempfile.TemporaryDirectory(prefix="normswap-") as name_of_folder:
+        folder = Path(name_of_folder)
+        for index, array in enumerate(feed.values()):
+            np.save(folder / f"in{index}.npy", array, allow_pickle=False)
+        asked = {"runtime": name, "model": str(model.absolute()), "inputs": list(feed), "outputs": list(outputs)}
+        (folder / "asked.json").write_text(json.dumps(asked))
+        # This package, wherever it was imported from; and no site of the current folder's.
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+        with (folder / "log").open("wb") as log:
+            try:
+                ended = subprocess.run(
+                    [sys.executable, "-m", "normswap.runtimes.child", str(folder)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    timeout=_SECONDS,
+                    env=os.environ | {"PYTHONPATH": path},
+                )
+            except subprocess.TimeoutExpired as error:
+                raise CannotRunError(f"{name} did not come to an end within {_SECONDS} s") from error
+        answer = folder / "answer.json"
+        if not answer.exists():
+            said = _last_line((folder / "log").read_text(errors="replace"))
+            raise CannotRunError(f"{name} crashed (exit code {ended.returncode}){said and f': {said}'}")
+        told = json.loads(answer.read_text())
+        if told["trouble"]:
+            raise CannotRunError(f"{name} {told['trouble']}")
+        found = {output: np.load(folder / f"out{i}.npy", allow_pickle=False) for i, output in enumerate(outputs)}
+        return found, told["said"]
+
+
+def _last_line(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""

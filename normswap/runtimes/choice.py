@@ -1,0 +1,93 @@
+"""Choose a form for each layer: the one that a runtime computes rightly and fastest, by the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from normswap.backends import Backend
+from normswap.errors import SelectionError
+from normswap.layer import NormLayer
+from normswap.norms import Norm
+from normswap.plan import Choice, nearest
+from normswap.runtimes.table import SUPPORT, Cell, Verdict
+
+__all__ = ["choose_for", "chooser"]
+
+_NOT_SLOWER = 1.25  # costs this near to the least are taken as equal: they are measured to some ten per cent
+
+
+def choose_for(
+    backend: Backend, model: Any, norm: Norm, runtime: str | None
+) -> Callable[[NormLayer], Choice | str] | None:
+    """Return ``chooser`` for a backend's model; None where no runtime is named.
+
+    Raises:
+        SelectionError: If the runtime is unknown, or the model is none whose form can be chosen.
+    """
+    if runtime is None:
+        return None
+    if not backend.RUNS_ELSEWHERE:
+        raise SelectionError(
+            f"--for {runtime} chooses how layers are written in ONNX; convert an .onnx file, or leave it out"
+        )
+    return chooser(norm, runtime, model.opset)
+
+
+def chooser(norm: Norm, runtime: str, opset: int) -> Callable[[NormLayer], Choice | str]:
+    """Return what chooses a form for each layer, or says why there is none.
+
+    Args:
+        norm: The target.
+        runtime: A key of SUPPORT.
+        opset: Version of the model's default operator set.
+
+    Raises:
+        SelectionError: If the runtime is unknown.
+    """
+    if runtime not in SUPPORT:
+        raise SelectionError(f"unknown runtime {runtime!r}{nearest(runtime, SUPPORT)}; known are {', '.join(SUPPORT)}")
+    support = SUPPORT[runtime]
+
+    def choose(layer: NormLayer) -> Choice | str:
+        known = {
+            name: cell
+            for name, form in norm.forms.items()
+            if form.takes(layer) and (cell := support.cells.get((norm.name, name), {}).get(layer.dtype)) is not None
+        }
+        usable = {name: cell for name, cell in known.items() if cell.usable(opset)}
+        if not known:
+            return f"nothing is known of {norm.name} in {layer.dtype} for {runtime}"
+        if not usable:
+            said = ", ".join(f"{name} ({_said(cell)})" for name, cell in known.items())
+            return f"no form of {norm.name} in {layer.dtype} is right in {runtime}: {said}"
+        least = min(cell.cost or 1.0 for cell in usable.values())
+        name = next(name for name, cell in usable.items() if (cell.cost or 1.0) <= _NOT_SLOWER * least)
+        others = [f"{other} ({_said(cell)})" for other, cell in known.items() if other != name]
+        instead = f", instead of {', '.join(others)}" if others else ""
+        if support.measured:
+            return Choice(name, f"{_said(known[name])} in {runtime} {support.version}{instead}")
+        return Choice(name, f"{_said(known[name])} in {runtime}, by {support.source}; it was not run there{instead}")
+
+    return choose
+
+
+_WORDS: dict[Verdict, str] = {
+    "right": "right",
+    "coarse": "coarse, in half precision",
+    "cancels": "cancels where |mean| is large",
+    "wrong": "wrong",
+    "refused": "refused",
+    "taken": "taken",
+}
+
+
+def _said(cell: Cell) -> str:
+    """Say in a few words what a cell says."""
+    one, four = cell.verdicts
+    said = _WORDS[one] if one == four else f"{_WORDS[one]} for a batch of one, {_WORDS[four]} for four"
+    if cell.opset is not None:
+        said += f" up to opset {cell.opset}"
+    if cell.cost is not None:
+        said += f" at {cell.cost:.1f} times eval-mode BatchNormalization"
+    return f"{said}: {cell.why}" if cell.why else said
