@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normswap.backends import Backend, Feed, backend_for
+from normswap.backends import OWN, Backend, Feed, backend_for
+from normswap.backends.inputs import BATCH, BATCH_ELSEWHERE
 from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import NormLayer
 from normswap.plan import Plan, make_plan, target_named
@@ -158,7 +159,7 @@ def convert(
     loaded = _loaded(backend, model, drop_statistics)
 
     def feeds_of(model: Any) -> list[Feed]:
-        return backend.feeds(model, inputs, shapes or {}, seed)
+        return backend.feeds(model, inputs, shapes or {}, seed, _batch(runtimes))
 
     if end_to_end or inputs is not None:
         loaded = backend.observe(loaded, feeds_of, given=inputs is not None)
@@ -225,8 +226,8 @@ def verify(
 
     def feeds_of(model: Any) -> list[Feed]:
         if inputs is None and not shapes and after_backend.DECLARES_INPUTS and not backend.DECLARES_INPUTS:
-            return _feeds_of_other(backend, model, after_backend, other, seed)
-        return backend.feeds(model, inputs, shapes or {}, seed)
+            return _feeds_of_other(backend, model, after_backend, other, seed, _batch(runtimes))
+        return backend.feeds(model, inputs, shapes or {}, seed, _batch(runtimes))
 
     original = _loaded(backend, before, drop_statistics)
     if end_to_end or inputs is not None:
@@ -294,14 +295,16 @@ def _seen(backend: Backend, model: Any, inputs: Any) -> Any:
     return backend.observe(model, lambda loaded: backend.feeds(loaded, inputs, {}, 0), given=True)
 
 
-def _feeds_of_other(backend: Backend, model: Any, other_backend: Backend, other: Any, seed: int) -> list[Feed]:
+def _feeds_of_other(
+    backend: Backend, model: Any, other_backend: Backend, other: Any, seed: int, batch: int
+) -> list[Feed]:
     """Make inputs by what another model declares to take, as inputs of one that declares nothing."""
     feeds = []
-    for feed in other_backend.feeds(other, None, {}, seed):
+    for feed in other_backend.feeds(other, None, {}, seed, batch):
         with suppress(CannotRunError):
             arrays = backend.fit(model, other_backend.plain(other, feed.arrays))
             feeds.append(Feed(arrays, f"{feed.source}, as the converted model declares them"))
-    return feeds or backend.feeds(model, None, {}, seed)
+    return feeds or backend.feeds(model, None, {}, seed, batch)
 
 
 def _plan(
@@ -310,6 +313,10 @@ def _plan(
     norm = target_named(to)
     choose = choose_for(backend, model, norm, for_runtime)
     return make_plan(norm, backend.find(model), only=only, skip=skip, choose=choose)
+
+
+def _batch(runtimes: Sequence[str]) -> int:
+    return BATCH_ELSEWHERE if set(runtimes) - set(OWN) else BATCH
 
 
 def _check_runtimes(names: Sequence[str], taken: bool) -> None:

@@ -22,7 +22,7 @@ from normswap.plan import Plan
 from normswap.report import Check, Picture, Progress
 from normswap.tolerance import UNIT_ROUNDOFF, Tolerance
 
-__all__ = ["EndToEnd", "end_to_end"]
+__all__ = ["EndToEnd", "end_to_end", "original_elsewhere"]
 
 _INFORMATIVE = 0.1  # a bound above this fraction of the output's spread tells little
 
@@ -36,12 +36,14 @@ class EndToEnd:
         source: Where the inputs are from.
         notes: What a reader must know.
         pictures: The outputs that are images.
+        arrays: The inputs.
     """
 
     checks: tuple[Check, ...]
     source: str
     notes: tuple[str, ...]
     pictures: tuple[Picture, ...]
+    arrays: Mapping[str, Any]
 
 
 def end_to_end(
@@ -124,7 +126,33 @@ def end_to_end(
             said = "every output is constant or amplifies rounding, so that nothing is shown; give other inputs"
             failed.append(Check("end to end", "inputs", ok=False, detail=said))
     pictures = pictures_of(expected.outputs, found, checks)
-    return EndToEnd((*failed, *checks), feed.source, tuple(notes), tuple(pictures))
+    return EndToEnd((*failed, *checks), feed.source, tuple(notes), tuple(pictures), feed.arrays)
+
+
+def original_elsewhere(backend: Backend, before: Any, runtimes: Sequence[str], run: EndToEnd) -> list[str]:
+    """Say of each runtime in which the conversion failed how far off the original, as it is, is there."""
+    said = []
+    for how in runtimes:
+        failed = {
+            check.name.removesuffix(f" ({how})"): check.error
+            for check in run.checks
+            if not check.ok and check.name.endswith(f" ({how})") and check.error is not None
+        }
+        if not failed:
+            continue
+        try:
+            here = backend.run(before, run.arrays, how=backend.WAYS[0]).outputs
+            there = backend.run(before, run.arrays, how=how).outputs
+        except CannotRunError as error:
+            said.append(f"{how} does not run the original, as it is, either: {error}")
+            continue
+        off = _ratio(there, {name: here[name] for name in failed}, dict.fromkeys(failed, 1.0))
+        blame = "the conversion need not be to blame" if off > max(failed.values()) / 10 else "it errs in what is new"
+        said.append(
+            f"the original, as it is, is off by {off:.2g} in {how}, the converted model by {max(failed.values()):.2g}: "
+            f"{blame}"
+        )
+    return said
 
 
 def _other_meanings(

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from normswap.backends import Backend, Candidate, Feed, ways
-from normswap.end_to_end import end_to_end
+from normswap.backends import Backend, Candidate, Feed, runtimes_of
+from normswap.end_to_end import end_to_end, original_elsewhere
 from normswap.plan import Plan
 from normswap.probes import probe_layers
 from normswap.report import Progress, Report
@@ -63,10 +63,11 @@ def verify_conversion(
     elif any(not check.ok for check in checks if check.witness == "structure"):
         notes.append("end to end was not run, because the structure differs")
     else:
-        candidates = {how: Candidate.of(backend, after, how) for how in ways(backend, runtimes)} | dict(more or {})
+        elsewhere = runtimes_of(backend, runtimes)
+        candidates = {how: Candidate.of(backend, after, how) for how in (*backend.WAYS, *elsewhere)} | dict(more or {})
         run = end_to_end(backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress)
         checks += run.checks
-        notes += run.notes
+        notes += [*run.notes, *original_elsewhere(backend, before, elsewhere, run)]
     return Report(
         target=plan.norm.name,
         meaning=plan.norm.meaning,
@@ -116,7 +117,7 @@ def verify_across(
     progress = progress or (lambda stage, done, total: None)
     candidates = {
         how: Candidate.of(after_backend, after, how, lambda arrays: backend.plain(before, arrays))
-        for how in ways(after_backend, runtimes)
+        for how in (*after_backend.WAYS, *runtimes_of(after_backend, runtimes))
     }
     run = end_to_end(
         backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress, tell_apart=True

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from normswap.backends.inputs import BATCH
 from normswap.errors import ModelReadError
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
@@ -27,7 +28,7 @@ __all__ = [
     "Writing",
     "backend_for",
     "interrupts_held_back",
-    "ways",
+    "runtimes_of",
 ]
 
 OWN = ("onnxruntime",)  # the runtime of a backend's own WAYS, which runs every file anyway
@@ -87,7 +88,7 @@ class Candidate:
         Args:
             backend: Of the model.
             model: What to run.
-            how: One of ``ways``.
+            how: One of the backend's WAYS, or a runtime.
             plain: Turns the original's inputs into arrays, where the original is of another backend.
         """
         if plain is None:
@@ -95,10 +96,9 @@ class Candidate:
         return cls(lambda arrays: backend.run(model, backend.fit(model, plain(arrays)), how=how), by_order=True)
 
 
-def ways(backend: Backend, runtimes: Sequence[str]) -> tuple[str, ...]:
-    """Return how a backend's models are run: its own WAYS, and the runtimes that take its files."""
-    elsewhere = [name for name in runtimes if name not in OWN] if backend.RUNS_ELSEWHERE else []
-    return (*backend.WAYS, *dict.fromkeys(elsewhere))
+def runtimes_of(backend: Backend, names: Sequence[str]) -> tuple[str, ...]:
+    """Return which of the runtimes named are other ways to run a backend's models than its own WAYS."""
+    return tuple(dict.fromkeys(name for name in names if name not in OWN)) if backend.RUNS_ELSEWHERE else ()
 
 
 class CutLayer(Protocol):
@@ -210,8 +210,9 @@ class Backend(Protocol):
         inputs: Any,
         shapes: Mapping[str, tuple[int, ...]],
         seed: int,
+        batch: int = BATCH,
     ) -> list[Feed]:
-        """Return end-to-end inputs: those given, else generated ones to try in turn."""
+        """Return end-to-end inputs: those given, else generated ones of ``batch`` samples to try in turn."""
         ...
 
     def plain(self, model: Any, arrays: Mapping[str, Any]) -> dict[str, Array]:

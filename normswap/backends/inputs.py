@@ -13,7 +13,12 @@ import numpy as np
 from normswap.errors import CannotRunError, ModelReadError
 from normswap.layer import Array
 
-__all__ = ["drawn", "read_arrays"]
+__all__ = ["BATCH", "BATCH_ELSEWHERE", "drawn", "read_arrays"]
+
+BATCH = 2  # samples of generated inputs
+# The same where other runtimes run as well: OpenCV 5.0.0 takes the statistics of a batch for those of each sample from
+# a batch of 3 or 4 on, depending on the shape, and computes a batch of 2 rightly.
+BATCH_ELSEWHERE = 4
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,28 +22,15 @@ from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import Array
 from normswap.plan import nearest
 
-__all__ = ["RUNTIMES", "Runtime", "check_runtimes", "infer"]
+__all__ = ["RUNTIMES", "check_runtimes", "infer"]
 
 _SECONDS = 600  # after which a run counts as hung
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """A runtime that normswap can run a file in.
-
-    Attributes:
-        package: What it is imported as.
-        extra: What ``pip install 'normswap[...]'`` brings it.
-    """
-
-    package: str
-    extra: str
-
-
-RUNTIMES: dict[str, Runtime] = {  # name, which is also the module's
-    "openvino": Runtime("openvino", "openvino"),
-    "opencv": Runtime("cv2", "opencv"),
-    "mnn": Runtime("MNN", "mnn"),
+RUNTIMES: dict[str, str] = {  # name, which is also that of the module and of the extra -> what it is imported as
+    "openvino": "openvino",
+    "opencv": "cv2",
+    "mnn": "MNN",
 }
 
 
@@ -59,7 +45,7 @@ def check_runtimes(names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise SelectionError(f"unknown runtime {name!r}{nearest(name, known)}; known are {', '.join(known)}")
-        if name in RUNTIMES and importlib.util.find_spec(RUNTIMES[name].package) is None:
+        if name in RUNTIMES and importlib.util.find_spec(RUNTIMES[name]) is None:
             raise CannotRunError(
                 f"{name} is not installed, so that nothing can be run there; pip install 'normswap[{name}]'"
             )

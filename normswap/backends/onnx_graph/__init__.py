@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx
 
 from normswap.backends import Feed, Run
-from normswap.backends.inputs import read_arrays
+from normswap.backends.inputs import BATCH, read_arrays
 from normswap.backends.onnx_graph import rewrite as _rewrite
 from normswap.backends.onnx_graph.elsewhere import run_elsewhere
 from normswap.backends.onnx_graph.find import find, sites
@@ -124,8 +124,13 @@ def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> list[C
 
 def run(model: OnnxModel, arrays: Mapping[str, Array], *, how: str) -> Run:
     """Run a model in one of WAYS or in another runtime, its random operators seeded."""
-    fixed, _ = fix_randomness(model)
+    fixed, random = fix_randomness(model)
     if how not in WAYS:
+        if random:
+            raise CannotRunError(
+                f"it draws random numbers ({', '.join(sorted(set(random)))}), and {how} would draw others than ONNX "
+                "Runtime, so that nothing could be compared"
+            )
         return run_elsewhere(fixed, arrays, how)
     return Run(Session(fixed, optimize=how == "optimized").run(arrays))
 
@@ -153,10 +158,11 @@ def feeds(
     inputs: Mapping[str, Array] | str | os.PathLike[str] | None,
     shapes: Mapping[str, tuple[int, ...]],
     seed: int,
+    batch: int = BATCH,
 ) -> list[Feed]:
     """Return end-to-end inputs: those given, else generated ones to try in turn."""
     if inputs is None:
-        return [Feed(arrays, source) for arrays, source in generate(model, shapes, seed)]
+        return [Feed(arrays, source) for arrays, source in generate(model, shapes, seed, batch)]
     if isinstance(inputs, Mapping):
         return [Feed(check_feed(model, inputs), "given by the caller")]
     known = {value.name for value in model.proto.graph.input}

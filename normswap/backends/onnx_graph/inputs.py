@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from normswap.backends.inputs import drawn
+from normswap.backends.inputs import BATCH, drawn
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.shapes import dims_of, spelled
 from normswap.errors import CannotRunError
@@ -16,7 +16,6 @@ from normswap.layer import Array, Dim
 __all__ = ["Signature", "check_feed", "generate", "signature"]
 
 _EXTENTS = (32, 64, 16, 224, 128, 8, 48, 4)  # tried in turn for dimensions that the signature leaves open
-_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def check_feed(model: OnnxModel, feed: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def generate(
-    model: OnnxModel, shapes: Mapping[str, tuple[int, ...]], seed: int
+    model: OnnxModel, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int = BATCH
 ) -> Iterator[tuple[dict[str, Array], str]]:
     """Yield feeds to try, most promising first, each with its description.
 
@@ -87,6 +86,7 @@ def generate(
         model: Whose signature to fill.
         shapes: Shapes given by the user, by input name.
         seed: Seed of the random data. Samples differ in mean and spread, as they do in the wild.
+        batch: Samples where the signature leaves their number open; one is tried after that.
 
     Raises:
         CannotRunError: If a shape names no input, or an input takes no numbers.
@@ -102,11 +102,11 @@ def generate(
         if value.dtype is None:
             raise CannotRunError(f"input {value.name!r} takes no numbers, so that none can be generated; give --inputs")
     free = any(_open(value, shapes) for value in inputs)
-    for batch in (_BATCH, 1):
+    for samples in (batch, 1):
         for extent in _EXTENTS if free else _EXTENTS[:1]:
             rng = np.random.default_rng(seed)
             feed = {
-                value.name: drawn(rng, value.name, value.dtype or "", _shape(value, shapes, batch, extent))
+                value.name: drawn(rng, value.name, value.dtype or "", _shape(value, shapes, samples, extent))
                 for value in inputs
             }
             shown = ", ".join(f"{name} {'x'.join(map(str, a.shape)) or 'scalar'}" for name, a in feed.items())

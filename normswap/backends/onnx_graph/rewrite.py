@@ -87,10 +87,13 @@ class _Emitter:
         return output
 
     def eps_attribute(self, op_type: str, *inputs: str, output: str | None = None) -> str:
-        """Add an operator that takes ``epsilon`` as an attribute, a reference to a function's included."""
+        """Add an operator that takes ``epsilon`` as an attribute, a reference to a function's included.
+
+        It is written even where it is the default: MNN 3.6.1 takes an epsilon that is not there for 0.
+        """
         name = self.op(op_type, *inputs, output=output)
-        if self._epsilon is not None:
-            self.nodes[-1].attribute.append(self._epsilon)
+        given = self._epsilon if self._epsilon is not None else onnx.helper.make_attribute("epsilon", self._eps)
+        self.nodes[-1].attribute.append(given)
         return name
 
     def eps_constant(self, dtype: str) -> str:

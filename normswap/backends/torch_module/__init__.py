@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from normswap.backends import Feed, Run
+from normswap.backends.inputs import BATCH
 from normswap.backends.torch_common.running import run_quietly
 from normswap.backends.torch_module import inputs as _inputs
 from normswap.backends.torch_module.find import find, sites
@@ -165,9 +166,11 @@ def run_reference(model: ModuleModel, plan: Plan, arrays: Arguments, *, noise: f
     return replace(found, calls={layer.name: calls[layer.name] for layer in plan.layers if not layer.body})
 
 
-def feeds(model: ModuleModel, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int) -> list[Feed]:
+def feeds(
+    model: ModuleModel, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int = BATCH
+) -> list[Feed]:
     """Return end-to-end inputs: those given, else generated ones to try in turn."""
-    return _inputs.feeds(model.module, inputs, shapes, seed)
+    return _inputs.feeds(model.module, inputs, shapes, seed, batch)
 
 
 def plain(model: ModuleModel, arrays: Mapping[str, Any]) -> dict[str, Array]:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from normswap.backends import Backend, Candidate, Feed, backend_for, ways
+from normswap.backends import Backend, Candidate, Feed, backend_for, runtimes_of
 from normswap.backends.torch_common.running import run_quietly, undisturbed
 from normswap.backends.torch_common.tensors import tensors_in
 from normswap.backends.torch_module.inputs import Arguments, called, plain
@@ -62,7 +62,10 @@ def export(model: ModuleModel, feeds: Sequence[Feed], aside: Path, runtimes: Seq
     EXPORTS[aside.suffix](program, model.module, aside)
     backend = backend_for(aside)
     loaded = backend.load(aside)
-    candidates = {f"{aside.name}, {how}": Candidate.of(backend, loaded, how, plain) for how in ways(backend, runtimes)}
+    candidates = {
+        f"{aside.name}, {how}": Candidate.of(backend, loaded, how, plain)
+        for how in (*backend.WAYS, *runtimes_of(backend, runtimes))
+    }
     return Exported(candidates, backend, loaded)
 
 

@@ -12,19 +12,20 @@ import torch
 from torch import fx, nn
 
 from normswap.backends import Feed
-from normswap.backends.inputs import drawn, read_arrays
+from normswap.backends.inputs import BATCH, drawn, read_arrays
 from normswap.backends.torch_common.tensors import spelled, tensors_in, to_array, to_tensor
 from normswap.errors import CannotRunError
 from normswap.layer import Array
 
 __all__ = ["Arguments", "called", "feeds", "fit", "plain"]
 
-_BATCH = 2
 _EXTENTS = (64, 32, 224, 16, 256)  # of generated images, volumes and signals; the first that the model takes is used
 _FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def feeds(module: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int) -> list[Feed]:
+def feeds(
+    module: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int = BATCH
+) -> list[Feed]:
     """Return end-to-end inputs: those given, else generated ones to try in turn.
 
     Args:
@@ -33,13 +34,14 @@ def feeds(module: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, ...]],
             file, or None.
         shapes: Shapes of generated inputs, by parameter of forward.
         seed: Of generated inputs.
+        batch: Samples of generated inputs.
 
     Raises:
         CannotRunError: If they do not fit forward's parameters, or none can be generated.
         ModelReadError: If the file cannot be read.
     """
     if inputs is None:
-        return list(_generated(module, shapes, seed))
+        return list(_generated(module, shapes, seed, batch))
     source = "given by the caller"
     if isinstance(inputs, (str, os.PathLike)):
         source = f"given: {os.fspath(inputs)}"
@@ -142,7 +144,7 @@ def _device(module: nn.Module) -> torch.device:
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-def _generated(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Iterator[Feed]:
+def _generated(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int) -> Iterator[Feed]:
     required = [p.name for p in _parameters(module) if p.default is p.empty]
     for name in shapes:
         if name not in {parameter.name for parameter in _parameters(module)}:
@@ -172,7 +174,7 @@ def _generated(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], seed: i
         )
     path, channels, axes = guess
     for extent in _EXTENTS if axes else _EXTENTS[:1]:
-        shape = (_BATCH, channels, *[extent] * axes)
+        shape = (batch, channels, *[extent] * axes)
         yield feed({**shapes, unknown[0]: shape}, f" (shape guessed from {path or type(module).__name__})")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from normswap.backends import Feed, Run
+from normswap.backends.inputs import BATCH
 from normswap.backends.torch_program import inputs as _inputs
 from normswap.backends.torch_program import running as _running
 from normswap.backends.torch_program.find import find, nested_graphs, sites
@@ -126,9 +127,11 @@ def run(model: ProgramModel, arrays: Mapping[str, Any], *, how: str) -> Run:
     return _running.run(model, arrays)
 
 
-def feeds(model: ProgramModel, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int) -> list[Feed]:
+def feeds(
+    model: ProgramModel, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int = BATCH
+) -> list[Feed]:
     """Return end-to-end inputs: those given, else the program's examples, else generated ones to try in turn."""
-    return _inputs.feeds(model.program, inputs, shapes, seed)
+    return _inputs.feeds(model.program, inputs, shapes, seed, batch)
 
 
 def plain(model: ProgramModel, arrays: Mapping[str, Any]) -> dict[str, Array]:

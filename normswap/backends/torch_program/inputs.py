@@ -14,7 +14,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
 from normswap.backends import Feed
-from normswap.backends.inputs import drawn, read_arrays
+from normswap.backends.inputs import BATCH, drawn, read_arrays
 from normswap.backends.torch_common.tensors import spelled, to_array, to_tensor
 from normswap.backends.torch_program.model import inputs_of
 from normswap.errors import CannotRunError
@@ -22,13 +22,14 @@ from normswap.layer import Array
 
 __all__ = ["arguments", "feeds", "fit", "plain"]
 
-_BATCH = 2
 # Tried in turn for sizes that are dynamic, after the one that the program was traced with.
 _EXTENTS = (32, 64, 16, 224, 8)
 _UNBOUNDED = 1 << 31
 
 
-def feeds(program: ExportedProgram, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int) -> list[Feed]:
+def feeds(
+    program: ExportedProgram, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int = BATCH
+) -> list[Feed]:
     """Return end-to-end inputs: those given, else the program's examples, else generated ones to try in turn.
 
     Args:
@@ -37,6 +38,7 @@ def feeds(program: ExportedProgram, inputs: Any, shapes: Mapping[str, tuple[int,
             file, or None.
         shapes: Shapes of generated inputs, by input name.
         seed: Of generated inputs.
+        batch: Samples of generated inputs, where the program leaves their number open.
 
     Raises:
         CannotRunError: If they do not fit the program, or none can be generated.
@@ -52,7 +54,7 @@ def feeds(program: ExportedProgram, inputs: Any, shapes: Mapping[str, tuple[int,
         args, kwargs = examples
         if not any(_is_fake(value) for value in pytree.tree_leaves(examples)):
             return [Feed(_flat(program, tuple(args), dict(kwargs)), "the program's own example inputs")]
-    return list(_generated(program, shapes, seed))
+    return list(_generated(program, shapes, seed, batch))
 
 
 def arguments(program: ExportedProgram, arrays: Mapping[str, Any]) -> tuple[list[Any], tuple[Any, ...], dict[str, Any]]:
@@ -186,13 +188,15 @@ def _check_names(program: ExportedProgram, shapes: Mapping[str, tuple[int, ...]]
             )
 
 
-def _generated(program: ExportedProgram, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Iterator[Feed]:
+def _generated(
+    program: ExportedProgram, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int
+) -> Iterator[Feed]:
     nodes = [node for node, constant in _user_inputs(program) if constant is None]
     sizes = _Sizes(program, nodes, shapes)
     tried = []
-    for batch in (_BATCH, None):
+    for samples in (batch, None):
         for extent in (None, *_EXTENTS):
-            made = {node.name: sizes.shape(node, batch, extent) for node in nodes}
+            made = {node.name: sizes.shape(node, samples, extent) for node in nodes}
             if made in tried:
                 continue
             tried.append(made)
@@ -242,7 +246,7 @@ class _Sizes:
             name = str(symbol)
             wanted = batch if name in self._batches else extent
             if wanted is None:
-                wanted = self._traced.get(name, _BATCH if name in self._batches else _EXTENTS[0])
+                wanted = self._traced.get(name, BATCH if name in self._batches else _EXTENTS[0])
             lowest, highest = self._ranges.get(name, (1, _UNBOUNDED))
             values[symbol] = self._given.get(name, max(lowest, min(highest, wanted)))
         return int(expression.subs(values))
