@@ -211,6 +211,12 @@ def test_a_name_of_two_lines_adds_no_output(workspace: Path) -> None:
     assert step.code == 2
     assert step.outputs["verdict"] == "trouble"
     assert len(step.annotations) == 1
+    temp = workspace / "a folder\nverdict=equal\nverdict<<x\nequal\nx"
+    temp.mkdir()
+    given = {"install": "false", **one_pair("model.onnx")}
+    step = run_action(workspace, given, environment={"RUNNER_TEMP": str(temp)})
+    assert step.outputs["verdict"] == "different"
+    assert Path(step.outputs["report"]).parent.parent == temp
 
 
 def test_what_code_of_a_user_prints_is_no_command(workspace: Path) -> None:
