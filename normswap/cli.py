@@ -9,15 +9,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+from click.core import ParameterSource
 
 import normswap
 from normswap.backends import OWN
 from normswap.backends.files import as_write_error, check_writable, folder_beside
-from normswap.errors import NormswapError, SelectionError
+from normswap.errors import NormswapError, SelectionError, sentence_of
 from normswap.formats import FORMATS, check_reports, render, time_stamp, write_reports
 from normswap.listing import inspection, listing
 from normswap.norms import NORMS
@@ -32,6 +34,7 @@ from normswap.pairs import (
 )
 from normswap.report import Progress, counted
 from normswap.runtimes import RUNTIMES
+from normswap.settings import Settings, find_settings, outcomes_of, read_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,23 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _trouble(f"{error.format_message().rstrip('.')}; {where} --help says more")
     except click.ClickException as error:
         return _trouble(error.format_message())
-    except NormswapError as error:
-        return _trouble(str(error))
     except (KeyboardInterrupt, click.Abort):
         _trouble("interrupted; no file was left half-written")
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # the reader of our output went away; click and rich exit at that
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return TROUBLE
-    except (MemoryError, OSError) as error:  # a full disk or memory is no bug of ours
-        return _trouble(f"{type(error).__name__}: {error}")
     except Exception as error:
-        if os.environ.get("NORMSWAP_TRACEBACK"):
-            raise
-        return _trouble(
-            f"internal error, {type(error).__name__}: {error}; "
-            "this is a bug: please report it with the output of the same command under NORMSWAP_TRACEBACK=1"
-        )
+        return _trouble(sentence_of(error))
 
 
 def _trouble(sentence: str) -> int:
@@ -353,24 +347,76 @@ def _convert_checkpoint(
 
 
 @command.command()
-@click.argument("before", type=click.Path())
-@click.argument("after", type=click.Path())
-@_options("to", "weights")
+@click.argument("before", type=click.Path(), required=False)
+@click.argument("after", type=click.Path(), required=False)
+@click.option("--settings", type=click.Path(), metavar="FILE", help="The settings file, instead of the nearest one.")
+@click.option("--pair", "chosen", multiple=True, metavar="GLOB", help="Pairs of the settings to verify; repeatable.")
+@click.option("--to", metavar=f"[{_TARGETS}]", help="The target, of BEFORE and AFTER.")
+@_options("weights")
 @click.option("--after-weights", type=click.Path(), metavar="FILE", help="State dict for a factory given as AFTER.")
 @_options(
     "only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "runtime", *_REPORTS
 )
-def verify(form: str, reports: tuple[str, ...], **pair: Any) -> int:
+@click.pass_context
+def verify(
+    context: click.Context,
+    /,
+    settings: str | None,
+    chosen: tuple[str, ...],
+    form: str,
+    reports: tuple[str, ...],
+    **pair: Any,
+) -> int:
     """Hold the converted model AFTER to the original BEFORE under the target's stated meaning.
 
     Each is an .onnx or .pt2 file, or package.module:factory. AFTER may also be the weights (.pth, .safetensors) that
     a factory's model was converted to. Models of two frameworks are compared end to end alone.
+
+    Without BEFORE and AFTER, the pairs of the settings file are verified: normswap.toml, or [tool.normswap] of
+    pyproject.toml, in this folder or the nearest one above it. The exit code is that of the worst.
     """
     check_reports(reports)
+    listed = None if _names_one_pair(context) else _listed(settings, chosen)
     with _prints_aside(), _Progress() as progress:
-        outcomes = [outcome_of(Pair(**pair), progress)]
+        outcomes = [outcome_of(Pair(**pair), progress)] if listed is None else outcomes_of(listed, progress)
     _show(outcomes, form, reports)
     return worst(outcomes)
+
+
+def _names_one_pair(context: click.Context) -> bool:
+    """Whether a command names two models, and not a settings file; what goes with the other alone is refused."""
+    given = {
+        str(parameter.name): parameter
+        for parameter in context.command.params
+        if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    }
+    of_pair = [given[field.name] for field in fields(Pair) if field.name in given]
+    if "before" not in given:
+        if of_pair:
+            raise click.UsageError(
+                f"{_spelled(of_pair[0])} is for BEFORE and AFTER; without them the settings file says it of each pair"
+            )
+        return False
+    if "after" not in given:
+        raise click.UsageError("Missing argument 'AFTER'; give both models, or neither to verify those of the settings")
+    if "to" not in given:
+        raise click.UsageError("Missing option '--to'")
+    for name in ("settings", "chosen"):
+        if name in given:
+            raise click.UsageError(f"{_spelled(given[name])} does nothing beside BEFORE and AFTER; leave it out")
+    return True
+
+
+def _spelled(parameter: click.Parameter) -> str:
+    return "/".join((*parameter.opts, *parameter.secondary_opts))
+
+
+def _listed(path: str | None, chosen: Sequence[str]) -> Settings:
+    found = read_settings(find_settings() if path is None else path)
+    listed = found.only(chosen)
+    of = f"{len(listed.pairs)} of " if len(listed.pairs) < len(found.pairs) else ""
+    click.echo(f"normswap: {of}{counted(len(found.pairs), 'pair')} in {found.path}", err=True)
+    return listed
 
 
 def _show(outcomes: Sequence[Outcome], form: str, reports: Sequence[str]) -> None:

@@ -111,6 +111,9 @@ def end_to_end(
         ]
     weak = _weak(expected.outputs, checks)
     notes = [*dict.fromkeys((*expected.notes, *told)), *weak.values()]
+    if tolerance.margin != Tolerance.margin:
+        said = f"outputs may be off by {tolerance.margin:g} times the noise floor, as asked for"
+        notes.append(f"{said}, where {Tolerance.margin:g} is the default")
     if len(noisy) > tolerance.runs:
         notes.append(
             f"the noise floor was measured over {len(noisy)} runs, because {tolerance.runs} did not explain it"

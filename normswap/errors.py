@@ -8,11 +8,13 @@ NormswapError
 ├── RefusedLayersError      layers that the target cannot take, each with its reason
 ├── UnsupportedModelError   the model as a whole cannot be handled (its opset cannot be raised, say)
 ├── ReportError             an unknown report format, or one that needs a package that is not installed
+├── SettingsError           no settings file, or one that does not say what it has to
 └── CannotRunError          no inputs, or no runtime, with which the model runs
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,8 +29,10 @@ __all__ = [
     "RefusedLayersError",
     "ReportError",
     "SelectionError",
+    "SettingsError",
     "UnsupportedModelError",
     "first_line",
+    "sentence_of",
 ]
 
 
@@ -77,8 +81,30 @@ class ReportError(NormswapError):
     """An unknown report format, or one that needs a package that is not installed."""
 
 
+class SettingsError(NormswapError):
+    """No settings file was found, or one of its keys or values is not what it has to be."""
+
+
 class CannotRunError(NormswapError):
     """The model does not run: no usable inputs, or an operator that the runtime lacks."""
+
+
+def sentence_of(error: Exception) -> str:
+    """Say in one sentence what an error is, whoever raised it.
+
+    Raises:
+        Exception: The error itself, if it is a bug and its traceback was asked for by NORMSWAP_TRACEBACK.
+    """
+    if isinstance(error, NormswapError):
+        return str(error)
+    if isinstance(error, MemoryError | OSError):  # a full disk or memory is no bug of ours
+        return f"{type(error).__name__}: {error}"
+    if os.environ.get("NORMSWAP_TRACEBACK"):
+        raise error
+    return (
+        f"internal error, {type(error).__name__}: {error}; "
+        "this is a bug: please report it with the output of the same command under NORMSWAP_TRACEBACK=1"
+    )
 
 
 def first_line(error: BaseException, otherwise: str = "no message") -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from normswap.api import convert, verify
-from normswap.errors import NormswapError, SelectionError
+from normswap.errors import SelectionError, sentence_of
 from normswap.outcome import Outcome
 from normswap.report import Progress, Report
 from normswap.tolerance import Tolerance
@@ -36,7 +36,9 @@ class Pair:
         seed: Of generated inputs and probes.
         end_to_end: Whether the whole model is run too.
         runtimes: Where else ``after``, an .onnx file, is run end to end.
-        tolerance: How many times the original's own noise floor outputs may be off end to end; None for the default.
+        tolerance: How many times its noise floor an output may be off end to end, a factor without unit; None for the
+            default, ``Tolerance.margin``. The floor is measured, in units of that output: how far the original itself
+            moves when the inputs of its layers move by rounding. Structure and probes have no such freedom.
     """
 
     before: str
@@ -64,15 +66,17 @@ class Pair:
 
 
 def outcome_of(pair: Pair, progress: Progress | None = None) -> Outcome:
-    """Hold a pair to its target; trouble with it becomes part of the outcome.
+    """Hold a pair to its target; trouble with it becomes part of the outcome, whatever it is.
 
     A factory is the user's code, and is run.
     """
     report, trouble = None, ""
     try:
         report = _report(pair, progress)
-    except NormswapError as error:
-        trouble = str(error)
+    except BrokenPipeError:  # nobody is left to be told
+        raise
+    except Exception as error:
+        trouble = sentence_of(error)
     return Outcome(pair.name or pair.after, pair.before, pair.after, pair.to, report, trouble)
 
 
@@ -121,6 +125,8 @@ def raise_for_idle(given: Mapping[str, Any]) -> None:
     for name, said in (("inputs", "--inputs"), ("shapes", "--shape"), ("runtimes", "--runtime")):
         if given[name] and not given["end_to_end"]:
             raise SelectionError(f"{said} does nothing with --no-end-to-end; leave one of them out")
+    if given.get("tolerance") and not given["end_to_end"]:
+        raise SelectionError("a tolerance is of the end-to-end comparison alone, which was left out; leave it out too")
 
 
 _RUNS = {
@@ -129,6 +135,7 @@ _RUNS = {
     "drop_statistics": "--drop-statistics",
     "runtimes": "--runtime",
     "for_runtime": "--for",
+    "tolerance": "tolerance",
 }
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
+import yaml
 from conftest import ROOT
 from readme import README, blocks, commands
 
-from normswap.cli import main
+from normswap.cli import command, main
+from normswap.pairs import Pair
 
 
 @pytest.fixture
@@ -79,6 +83,40 @@ def test_every_target_is_in_the_table() -> None:
 
     for norm in NORMS.values():
         assert re.search(rf"^\| `{norm.name}` \|.*\| {re.escape(norm.meaning)} \|", README.read_text(), re.MULTILINE)
+
+
+def test_settings_in_the_example_hold(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "fixtures/lowlight.onnx", "--to", "instance", "-o", "lowlight_instance.onnx"]) == 0
+    (settings,) = blocks("toml")
+    (workplace / "pyproject.toml").write_text(settings)
+    assert main(["verify"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 pairs: 2 equal"
+
+
+def test_every_key_of_a_pair_is_told() -> None:
+    section = README.read_text().partition("## In CI")[2].partition("\n## ")[0]
+    for field in fields(Pair):
+        assert re.search(rf"^{key(field.name)} = |`{key(field.name)}( = \w+)?`", section, re.MULTILINE), field.name
+
+
+def key(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def test_what_the_ci_examples_name_is_there() -> None:
+    (step,), (repository,) = map(yaml.safe_load, blocks("yaml"))
+    assert step["with"].keys() <= yaml.safe_load((ROOT / "action.yml").read_text())["inputs"].keys()
+    hooks = {hook["id"] for hook in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
+    assert {hook["id"] for hook in repository["hooks"]} <= hooks
+
+
+@pytest.mark.parametrize("name", ["convert", "verify"])
+def test_every_option_is_told(name: str) -> None:
+    text = README.read_text().partition("## Command line")[2].partition("\n## ")[0]
+    for parameter in command.commands[name].params:
+        if isinstance(parameter, click.Option):
+            spellings = (*parameter.opts, *parameter.secondary_opts)
+            assert any(re.search(rf"(?<![\w-]){option}(?![\w-])", text) for option in spellings), spellings
 
 
 def test_links_lead_somewhere() -> None:

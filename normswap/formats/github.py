@@ -16,29 +16,32 @@ from normswap.report import described
 
 __all__ = ["render"]
 
-_SHOWN = 9  # GitHub shows ten annotations of a kind for a step; the verdict is one more
+_SHOWN = 10  # annotations of a kind that GitHub shows for a step
 
 
 def render(outcomes: Sequence[Outcome], created: datetime) -> str:
     """Return the outcomes as a log with annotations: errors for what failed, a notice for what held."""
+    failing = sum(not outcome.ok for outcome in outcomes)
+    each = max(_SHOWN // max(failing, 1), 1)  # so that the failures of one pair do not hide the verdict of the next
     lines = []
     for outcome in outcomes:
         lines += [f"::group::{_data(f'{outcome.name} -> {outcome.to}: {outcome.verdict}')}"]
         lines += map(_inert, text.render([outcome], created).splitlines())
-        lines += ["::endgroup::", *_annotations(outcome)]
+        lines += ["::endgroup::", *_annotations(outcome, each)]
     return "\n".join(lines) + "\n"
 
 
-def _annotations(outcome: Outcome) -> list[str]:
+def _annotations(outcome: Outcome, most: int) -> list[str]:
     if outcome.report is None:
         return [_command("error", outcome, outcome.trouble)]
     if outcome.ok:
         return [_command("notice", outcome, outcome.verdict)]
     failed = [check for check in outcome.report.checks if not check.ok]
-    more = f"; {len(failed) - _SHOWN} more failures are in the report" if len(failed) > _SHOWN else ""
+    shown = failed[: most - 1]
+    more = f"; {len(failed) - len(shown)} more failures are in the report" if len(failed) > len(shown) else ""
     return [
         _command("error", outcome, outcome.verdict + more),
-        *(_command("error", outcome, f"{check.witness}: {described(check)}") for check in failed[:_SHOWN]),
+        *(_command("error", outcome, f"{check.witness}: {described(check)}") for check in shown),
     ]
 
 
