@@ -206,7 +206,9 @@ def grouped(left: Mapping[str, str]) -> list[str]:
 
 def spelled_forms(forms: Mapping[str, Choice]) -> list[str]:
     """Say which layers were written in which form, and why."""
-    said = {name: f"{choice.form}: {choice.why}" for name, choice in forms.items()}
+    said = {name: f"{choice.form}, {choice.why}" for name, choice in forms.items()}
+    if len(forms) > _NAMED and len(set(said.values())) == 1:
+        return [f"all {len(forms)} layers: written as {next(iter(said.values()))}"]
     return [f"{names}: written as {form}" for names, form in _together(said)]
 
 

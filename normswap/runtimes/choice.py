@@ -89,5 +89,5 @@ def _said(cell: Cell) -> str:
     if cell.opset is not None:
         said += f" up to opset {cell.opset}"
     if cell.cost is not None:
-        said += f" at {cell.cost:.1f} times eval-mode BatchNormalization"
+        said += f" at {cell.cost:.1f} times the time of eval-mode BatchNormalization"
     return f"{said}: {cell.why}" if cell.why else said
