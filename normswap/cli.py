@@ -30,6 +30,7 @@ from normswap.pairs import (
     source_of,
 )
 from normswap.report import Progress, counted
+from normswap.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _trouble(sentence: str) -> int:
     lines = [line.strip() for line in sentence.splitlines()]
-    click.echo(f"normswap: {' '.join(filter(None, lines))}", err=True)
+    click.echo(f"normswap: {visible(' '.join(filter(None, lines)))}", err=True)
     return TROUBLE
 
 
@@ -263,7 +264,7 @@ def convert(
     MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors) by itself. The suffix
     of OUT says what is written of a factory's model: weights (.pth, .safetensors) or an export (.onnx, .pt2).
     """
-    check_reports(reports)
+    check_reports(reports, [model])
     report, written, trouble = None, None, ""
     try:
         with _prints_aside(), _Progress() as progress:
@@ -337,7 +338,7 @@ def verify(form: str, reports: tuple[str, ...], **pair: Any) -> int:
     Each is an .onnx or .pt2 file, or package.module:factory. AFTER may also be the weights (.pth, .safetensors) that
     a factory's model was converted to. Models of two frameworks are compared end to end alone.
     """
-    check_reports(reports)
+    check_reports(reports, [pair["before"], pair["after"]])
     with _prints_aside(), _Progress() as progress:
         outcomes = [outcome_of(Pair(**pair), progress)]
     _show(outcomes, form, reports)
@@ -353,10 +354,10 @@ def _show(outcomes: Sequence[Outcome], form: str, reports: Sequence[str]) -> Non
         for line in render(form, outcomes, created).splitlines():
             style = next((style for word, style in _STYLES.items() if line.startswith(word)), None)
             click.secho(line, **style) if style and _is_terminal(sys.stdout) else click.echo(line)
-    write_reports(reports, outcomes, created)
     for outcome in outcomes:
         if outcome.trouble:
             _trouble(f"{outcome.name}: {outcome.trouble}" if len(outcomes) > 1 else outcome.trouble)
+    write_reports(reports, outcomes, created)
 
 
 def _console() -> Console:
