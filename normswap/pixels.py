@@ -19,8 +19,8 @@ _USUAL: tuple[Scale, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 _COVERED = 0.25  # share of a usual scale that values fill at the least; on a larger one they would look flat
 _NOT_FINITE = (255, 0, 255)  # magenta, which no scale here has
 # Lightness grows all the way, so that the scale reads without its colours: black to grey, red, yellow.
-_ALLOWED = ((0, 0, 0), (110, 110, 110))
-_BEYOND = ((205, 30, 45), (255, 225, 60))
+_ALLOWED = ((0, 0, 0), (85, 85, 85))
+_BEYOND = ((225, 60, 50), (255, 225, 60))
 
 
 def scale_of(values: Array) -> Scale:
