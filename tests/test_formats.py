@@ -10,6 +10,7 @@ from typing import Any
 
 import junitparser
 import pytest
+from conftest import ROOT
 from markdown_it import MarkdownIt
 from outcomes import CREATED, HOSTILE, OUTCOMES
 from pages import page_of
@@ -162,3 +163,10 @@ def test_what_is_visible_is_one_line_that_stays_as_it_is(name: str) -> None:
 def test_ordinary_names_of_all_scripts_are_shown_as_they_are() -> None:
     for kind in ("right to left", "emoji", "html", "escaped"):
         assert visible(HOSTILE[kind]) == HOSTILE[kind]
+
+
+def test_files_that_are_no_code_are_installed_too() -> None:
+    package, settings = ROOT / "normswap", (ROOT / "pyproject.toml").read_text()
+    others = [path.name for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert {"page.css", "page.html", "schema.json"} <= set(others)
+    assert all(f'"{name}"' in settings for name in others)
