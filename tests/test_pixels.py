@@ -80,7 +80,7 @@ def test_of_a_large_image_no_single_wrong_pixel_is_lost(size: int) -> None:
     difference[size - 1, 6] = 1.0
     pixels = difference_pixels(difference, 1e-6, 1.0)
     assert max(pixels.shape) <= 320
-    assert (pixels[..., 0] > 200).sum() == 1
+    assert (pixels[..., 0] > 200).sum() == (pixels == [255, 225, 60]).all(axis=2).sum() == 1  # as wrong as it is
     image = np.zeros((1, size, 7))
     image[0, 0, 0] = np.nan
     assert image_pixels(image, (0.0, 1.0))[0, 0].tolist() == MAGENTA
