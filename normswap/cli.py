@@ -35,6 +35,7 @@ from normswap.pairs import (
 from normswap.report import Progress, counted
 from normswap.runtimes import RUNTIMES
 from normswap.settings import Settings, find_settings, outcomes_of, read_settings
+from normswap.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _trouble(sentence: str) -> int:
     lines = [line.strip() for line in sentence.splitlines()]
-    click.echo(f"normswap: {' '.join(filter(None, lines))}", err=True)
+    click.echo(f"normswap: {visible(' '.join(filter(None, lines)))}", err=True)
     return TROUBLE
 
 
@@ -284,7 +285,7 @@ def convert(
     MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors) by itself. The suffix
     of OUT says what is written of a factory's model: weights (.pth, .safetensors) or an export (.onnx, .pt2).
     """
-    check_reports(reports)
+    check_reports(reports, [model])
     report, written, trouble = None, None, ""
     try:
         with _prints_aside(), _Progress() as progress:
@@ -377,6 +378,8 @@ def verify(
     """
     check_reports(reports)
     listed = None if _names_one_pair(context) else _listed(settings, chosen)
+    pairs = [Pair(**pair)] if listed is None else listed.pairs
+    check_reports(reports, [model for one in pairs for model in (one.before, one.after)])
     with _prints_aside(), _Progress() as progress:
         outcomes = [outcome_of(Pair(**pair), progress)] if listed is None else outcomes_of(listed, progress)
     _show(outcomes, form, reports)
@@ -428,10 +431,10 @@ def _show(outcomes: Sequence[Outcome], form: str, reports: Sequence[str]) -> Non
         for line in render(form, outcomes, created).splitlines():
             style = next((style for word, style in _STYLES.items() if line.startswith(word)), None)
             click.secho(line, **style) if style and _is_terminal(sys.stdout) else click.echo(line)
-    write_reports(reports, outcomes, created)
     for outcome in outcomes:
         if outcome.trouble:
             _trouble(f"{outcome.name}: {outcome.trouble}" if len(outcomes) > 1 else outcome.trouble)
+    write_reports(reports, outcomes, created)
 
 
 def _console() -> Console:

@@ -7,7 +7,7 @@ NormswapError
 ├── NothingToConvertError   no BatchNorm is left to convert
 ├── RefusedLayersError      layers that the target cannot take, each with its reason
 ├── UnsupportedModelError   the model as a whole cannot be handled (its opset cannot be raised, say)
-├── ReportError             an unknown report format, or one that needs a package that is not installed
+├── ReportError             a report that cannot be made as asked: its format, its name, a package that it takes
 ├── SettingsError           no settings file, or one that does not say what it has to
 └── CannotRunError          no inputs, or no runtime, with which the model runs
 """
@@ -78,7 +78,7 @@ class UnsupportedModelError(NormswapError):
 
 
 class ReportError(NormswapError):
-    """An unknown report format, or one that needs a package that is not installed."""
+    """A report cannot be made as asked: an unknown format, a package that it takes, a name given twice."""
 
 
 class SettingsError(NormswapError):

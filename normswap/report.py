@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from normswap.layer import Array
 from normswap.plan import Choice
+from normswap.visible import visible
 
 __all__ = [
     "WITNESSES",
@@ -71,13 +72,15 @@ class Picture:
     """An output that is an image, for reports that can show it.
 
     Attributes:
-        name: Of the output, and how it was run.
+        name: Of the output.
+        how: How the converted model was run.
         expected: What the original computes under the target's meaning, shape (N, 1 or 3, H, W); some samples.
         found: What the converted model computes, the same samples.
-        bound: What was allowed there, in units of the output; None where nothing numerical was compared.
+        bound: What was allowed of each element, in units of the output; None where that was not compared.
     """
 
     name: str
+    how: str
     expected: Array
     found: Array
     bound: float | None
@@ -132,7 +135,10 @@ class Report:
         return max(self.of(witness), key=lambda check: (not check.ok, check.ratio), default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain data; numbers that JSON has no name for become strings."""
+        """Return the report as plain data; numbers that JSON has no name for become strings.
+
+        ``$defs/report`` of ``normswap/formats/schema.json`` describes it; ``--json`` prints one for each pair.
+        """
         return {
             "ok": self.ok,
             "verdict": self.verdict,
@@ -169,7 +175,8 @@ class Report:
         lines += [f"  {line}" for line in spelled_forms(self.forms)]
         lines += [f"  left as they are: {described}" for described in grouped(self.left)]
         lines += [f"  note: {note}" for note in self.notes]
-        return "\n".join([*lines, f"{'PASS' if self.ok else 'FAIL'}: {self.verdict}"])
+        lines.append(f"{'PASS' if self.ok else 'FAIL'}: {self.verdict}")
+        return "\n".join(map(visible, lines))  # so that no name can begin a line, a verdict of its own, say
 
     @property
     def verdict(self) -> str:

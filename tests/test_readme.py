@@ -119,6 +119,19 @@ def test_every_option_is_told(name: str) -> None:
             assert any(re.search(rf"(?<![\w-]){option}(?![\w-])", text) for option in spellings), spellings
 
 
+def test_every_report_format_is_in_the_table_and_every_key_of_an_outcome_is_named() -> None:
+    from normswap.formats import FORMATS, time_stamp
+    from normswap.formats.json import document
+    from normswap.outcome import Outcome
+
+    text = README.read_text()
+    for name, suffix in FORMATS.items():
+        assert re.search(rf"^\| `{name}` \| {f'`{re.escape(suffix)}`' if suffix else ''} ?\|", text, re.MULTILINE), name
+    whole = document([Outcome("", "", "", "")], time_stamp())
+    section = text.partition("## Reports")[2].partition("\n## ")[0]
+    assert all(f"`{key}`" in section for key in (*whole, *whole["outcomes"][0]))
+
+
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text()):
         assert (ROOT / target).exists(), target

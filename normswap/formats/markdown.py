@@ -9,10 +9,12 @@ from datetime import datetime
 from normswap.formats.text import tally
 from normswap.outcome import Outcome
 from normswap.report import WITNESSES, Report, grouped, summary
+from normswap.visible import shortened, visible
 
 __all__ = ["render"]
 
 _SHOWN = 20  # failures; a summary has little room, and the other formats have all
+_LONGEST = 1000  # characters of a name or sentence
 _MARKS = ("✅", "❌", "⚠️")
 
 
@@ -51,11 +53,12 @@ def _report(report: Report) -> list[str]:
 
 def _plain(text: str) -> str:
     """Keep names and sentences from being read as markup, or from ending a cell."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text.replace("\n", " "))
+    text = re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", shortened(visible(text), _LONGEST).strip())
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", text)  # which would begin a list, or underline a heading
 
 
 def _code(text: str) -> str:
-    """Show a name as it is; a code span ends at as many backticks as it began with."""
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    body = text.replace("|", r"\|").replace("\n", " ")
-    return f"{fence} {body} {fence}" if fence != "`" else f"`{body}`"
+    """Show a name as it is."""
+    if re.search(r"[`|]|^\s*$", text):  # which end a code span, or a cell even within one
+        return f"<code>{_plain(text)}</code>"
+    return f"`{shortened(visible(text), _LONGEST)}`"
