@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from normswap.layer import Array
 from normswap.plan import Choice
@@ -30,6 +30,7 @@ __all__ = [
 _SHOWN = 12  # failures that a person is shown
 _NAMED = 3  # layers that a person is named for one reason
 
+_Reason = TypeVar("_Reason")
 Progress: TypeAlias = Callable[[str, int, int], None]  # (stage, done, total)
 Witness: TypeAlias = Literal["structure", "probes", "end to end"]
 WITNESSES: tuple[Witness, ...] = get_args(Witness)
@@ -213,14 +214,15 @@ def grouped(left: Mapping[str, str]) -> list[str]:
 
 def spelled_forms(forms: Mapping[str, Choice]) -> list[str]:
     """Say which layers were written in which form, and why."""
-    said = {name: f"{choice.form}, {choice.why}" for name, choice in forms.items()}
-    if len(forms) > _NAMED and len(set(said.values())) == 1:
-        return [f"all {len(forms)} layers: written as {next(iter(said.values()))}"]
-    return [f"{names}: written as {form}" for names, form in _together(said)]
+    by_choice = _together({name: (choice.form, choice.why) for name, choice in forms.items()})
+    return [
+        f"written as {form}: {names if len(by_choice) > 1 else f'all of {len(forms)}'} ({why})"
+        for names, (form, why) in by_choice
+    ]
 
 
-def _together(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
-    names: dict[str, list[str]] = {}
+def _together(reasons: Mapping[str, _Reason]) -> list[tuple[str, _Reason]]:
+    names: dict[_Reason, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)
     return [

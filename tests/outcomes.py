@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 import numpy as np
 
 from normswap.outcome import Outcome
+from normswap.plan import Choice
 from normswap.report import Check, Picture, Report
 
 __all__ = ["CREATED", "HOSTILE", "OUTCOMES", "PASSED", "REPORT"]
@@ -63,6 +64,7 @@ REPORT = Report(
     ("somebody should know",),
     "generated, seed 0: x 2x4x5",
     {"c": "not selected", "d": "not selected", "e": "REFUSED: rank 2"},
+    {"a": Choice("two-pass primitives", "right in nowhere 1.0"), "b": Choice("transposed", "faster in nowhere 1.0")},
 )
 PASSED = Outcome("net", "net.onnx", "out/net_instance.onnx", "instance", REPORT, written="out/net_instance.onnx")
 
@@ -97,7 +99,8 @@ def hostile(name: str) -> Outcome:
     black = np.zeros((1, 1, 2, 2), np.float32)
     pictures = (Picture(name, name, black, black, 0.0),)
     left = {f"{name}3": "not selected", f"{name}4": f"REFUSED: {name}"}
-    report = Report("instance", MEANING, (name, f"{name}2"), checks, (name,), name, left, pictures=pictures)
+    forms = {name: Choice(name, name)}
+    report = Report("instance", MEANING, (name, f"{name}2"), checks, (name,), name, left, forms, pictures=pictures)
     return Outcome(name, f"{name}.onnx", f"{name}/{name}", "instance", report)
 
 

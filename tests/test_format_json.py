@@ -83,7 +83,12 @@ def changed(path: Path, *value: Any) -> Any:
 
 
 # One of each kind of place, with the types that are seen there; names of layers are keys that anybody may choose.
-KINDS = {general(path): path for path in places(WHOLE) if path and "left" not in path[:-1]}
+def named_by_a_model(path: tuple[str | int, ...]) -> bool:
+    """Whether a key is the name of a layer, which may be there or not."""
+    return "left" in path[:-1] or path[-2:-1] == ("forms",)
+
+
+KINDS = {general(path): path for path in places(WHOLE) if path and not named_by_a_model(path)}
 SEEN = {kind: {type(at(path)) for path in places(WHOLE) if general(path) == kind} for kind in KINDS}
 
 

@@ -105,6 +105,9 @@ def test_a_reader_of_a_whole_report_sees_every_comparison(form: str, outcomes: t
             assert begun(check.detail) in seen
         for said in (*report.notes, *report.left, *report.left.values(), *report.planned, report.inputs):
             assert begun(said) in seen
+        for choice in report.forms.values():
+            assert begun(choice.form) in seen
+            assert begun(choice.why) in seen
 
 
 def test_a_report_is_a_file_in_utf_8_and_nothing_in_it_acts(form: str, outcomes: tuple[Outcome, ...]) -> None:
@@ -127,7 +130,8 @@ def test_the_same_outcomes_give_the_same_bytes_but_for_the_time_stamp(form: str,
 @pytest.mark.parametrize("form", ["text", "github"])
 def test_no_name_begins_a_line(form: str, name: str) -> None:
     lines = render(form, OUTCOMES[f"hostile: {name}"], CREATED).splitlines()
-    known = r"structure |probes  |end to end |inputs |  FAILED |  left as |  note: |FAIL: NOT|::(group|endgroup|error)"
+    told = "structure |probes  |end to end |inputs |  (FAILED|written as|left as|note:) "
+    known = told + r"|FAIL: NOT|::(group|endgroup|error)"
     assert [line for line in lines if not re.match(known, line)] == []
 
 

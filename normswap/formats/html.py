@@ -26,7 +26,7 @@ from normswap.formats.text import tally
 from normswap.layer import Array
 from normswap.outcome import Outcome, worst
 from normswap.pixels import Pixels, Scale, difference_of, difference_pixels, image_pixels, scale_of
-from normswap.report import WITNESSES, Check, Picture, Report, Witness, described, summary
+from normswap.report import WITNESSES, Check, Picture, Report, Witness, described, spelled_forms, summary
 from normswap.visible import visible
 
 __all__ = ["render"]
@@ -100,6 +100,7 @@ class _Told:
         self.witnesses = [(witness, _state(report, witness), summary(report, witness)) for witness in WITNESSES]
         self.layers = _Bars(_layers(report))
         self.outputs = _Bars([_Row.of(check) for check in report.of("end to end")])
+        self.forms = spelled_forms(report.forms)
         self.left = _by_reason(report)
         self.shown = list(islice(_shown(report), _OUTPUTS))
         self.not_shown = len({picture.name for picture in report.pictures}) - len(self.shown)

@@ -13,7 +13,7 @@ from datetime import datetime
 from xml.etree import ElementTree
 
 from normswap.outcome import Outcome
-from normswap.report import Report, described
+from normswap.report import Report, described, spelled_forms
 from normswap.visible import visible
 
 __all__ = ["render"]
@@ -40,7 +40,8 @@ def _suite(outcome: Outcome, created: datetime) -> ElementTree.Element:
         _message(case, "error", outcome.trouble)
     else:
         _fill(suite, outcome, outcome.report)
-        said = [f"inputs: {outcome.report.inputs}", *(f"note: {note}" for note in outcome.report.notes)]
+        report = outcome.report
+        said = [f"inputs: {report.inputs}", *spelled_forms(report.forms), *(f"note: {note}" for note in report.notes)]
         ElementTree.SubElement(suite, "system-out").text = "\n".join(map(visible, said))
     _add_up(suite)
     return suite

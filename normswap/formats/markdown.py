@@ -8,7 +8,7 @@ from datetime import datetime
 
 from normswap.formats.text import tally
 from normswap.outcome import Outcome
-from normswap.report import WITNESSES, Report, grouped, summary
+from normswap.report import WITNESSES, Report, grouped, spelled_forms, summary
 from normswap.visible import shortened, visible
 
 __all__ = ["render"]
@@ -44,7 +44,8 @@ def _report(report: Report) -> list[str]:
             lines.append(f"| {check.witness} | {_code(check.name)} | {numbers} | {_plain(check.detail)} |")
         if len(failed) > _SHOWN:
             lines += ["", f"... and {len(failed) - _SHOWN} more."]
-    said = [f"left as they are: {group}" for group in grouped(report.left)] + list(report.notes)
+    said = [*spelled_forms(report.forms), *(f"left as they are: {group}" for group in grouped(report.left))]
+    said += report.notes
     if said:
         lines += ["", "<details><summary>What was left or not compared</summary>", ""]
         lines += [*(f"- {_plain(sentence)}" for sentence in said), "", "</details>"]
