@@ -20,6 +20,7 @@ __all__ = [
     "counted",
     "described",
     "grouped",
+    "remarks",
     "structure_checks",
     "summary",
 ]
@@ -44,6 +45,9 @@ class Check:
         bound: What was allowed there, in the same units.
         index: Where the deviation is largest relative to its bound.
         detail: One sentence that says what was done or what went wrong.
+        wrong: How many elements are off by more than is allowed; None where they were not compared one by one.
+        size: How many elements were compared.
+        cause: What the deviation looks like, where it fits a known mistake.
     """
 
     witness: Witness
@@ -53,6 +57,9 @@ class Check:
     bound: float | None = None
     index: tuple[int, ...] | None = None
     detail: str = ""
+    wrong: int | None = None
+    size: int | None = None
+    cause: str = ""
 
     @property
     def ratio(self) -> float:
@@ -148,6 +155,9 @@ class Report:
                     "bound": _plain(check.bound),
                     "index": None if check.index is None else list(check.index),
                     "detail": check.detail,
+                    "wrong": check.wrong,
+                    "size": check.size,
+                    "cause": check.cause,
                 }
                 for check in self.checks
             ],
@@ -189,7 +199,7 @@ def summary(report: Report, witness: Witness) -> str:
     assert worst is not None, "there are checks"
     if witness == "structure":
         return worst.detail if not failed else counted(failed, "difference")
-    nearest = f"; worst {described(worst)}" if worst.error is not None else ""
+    nearest = f"; worst {_measured(worst)}" if worst.error is not None else ""
     return f"{len(checks) - failed} of {len(checks)} hold{nearest}"
 
 
@@ -206,15 +216,28 @@ def grouped(left: Mapping[str, str]) -> list[str]:
 
 def described(check: Check) -> str:
     """Say in one line what was compared, how far off it was, what was allowed, and what there is to say of it."""
+    return "; ".join(filter(None, (_measured(check), check.cause)))
+
+
+def _measured(check: Check) -> str:
     if check.witness == "structure":
         return check.detail
     parts = [check.name]
     if check.error is not None and check.bound is not None:
         at = f" at {list(check.index)}" if check.index is not None else ""
         parts.append(f"error {check.error:.2g}, allowed {check.bound:.2g}{at}")
-    if check.detail:
-        parts.append(check.detail)
+    if said := "; ".join(filter(None, (_elements(check), check.detail))):
+        parts.append(said)
     return ": ".join(parts[:2]) + (f" ({parts[2]})" if len(parts) > 2 else "")
+
+
+def remarks(check: Check) -> str:
+    """Say what there is to say of a check beside its name and numbers."""
+    return "; ".join(filter(None, (_elements(check), check.detail, check.cause)))
+
+
+def _elements(check: Check) -> str:
+    return "" if check.size is None else f"{check.wrong or 'all'} of {check.size} elements"
 
 
 def _plain(value: float | None) -> float | str | None:

@@ -99,12 +99,36 @@ def test_the_right_operators_pass(body: Body) -> None:
         assert report.ok, report.to_text()
 
 
+CAUSES = {  # of mutants, by their names: what the report says of them
+    "eps dropped": "eps were dropped",
+    "eps 1 % larger": "eps were {larger:.3g}, not {eps:.3g}",
+    "eps 1 % smaller": "eps were {smaller:.3g}, not {eps:.3g}",
+    "eps added to the standard deviation": "eps were added to the standard deviation, not to the variance",
+    "weight dropped": "weight were dropped",
+    "bias dropped": "bias were dropped",
+    "weight and bias swapped": "weight and bias were swapped",
+    "weight is the running variance": "weight were the running variance",
+    "bias is the running mean": "bias were the running mean",
+    "unbiased variance": "the variance were divided by n - 1, not by n",
+    "batch axis added": "the statistics were of the whole batch, not of each sample",
+    "batch axis lost": "the statistics were of each sample, not of the batch",
+    "statistics over the channels too": "the statistics were of the batch over its channels too",
+    "variance by E[x^2] - E[x]^2": "the variance were E[x^2] - E[x]^2, which cancels",
+    "running statistics": "the running statistics were used (eval mode)",
+    "mean not subtracted": "the mean were not subtracted",
+}
+
+
 @pytest.mark.parametrize(("body", "to", "wrong"), MADE)
-def test_probes_reject_a_wrong_rewrite_of_every_layer(body: Body, to: str, wrong: Wrong) -> None:
+def test_probes_reject_a_wrong_rewrite_of_every_layer_and_name_the_mistake(body: Body, to: str, wrong: Wrong) -> None:
     backend, before, after, plan = made(body, to, wrong)
     checks, _ = probe_layers(backend, before, after, plan, 0, lambda *_: None)
     assert [check.name for check in checks] == [layer.name for layer in plan.layers]
     assert not any(check.ok for check in checks)
+    (name,) = (name for name, mutant in MUTANTS.items() if mutant is wrong)
+    for check, layer in zip(checks, plan.layers, strict=True):
+        said = CAUSES[name].format(eps=layer.eps, larger=1.01 * layer.eps, smaller=0.99 * layer.eps)
+        assert check.cause == f"looks as if {said}"
     assert not normswap.verify(before, after, to, end_to_end=False).ok
 
 

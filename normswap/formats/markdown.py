@@ -8,7 +8,7 @@ from datetime import datetime
 
 from normswap.formats.text import tally
 from normswap.outcome import Outcome
-from normswap.report import WITNESSES, Report, grouped, summary
+from normswap.report import WITNESSES, Report, grouped, remarks, summary
 
 __all__ = ["render"]
 
@@ -39,7 +39,7 @@ def _report(report: Report) -> list[str]:
         lines += ["", "| failed | where | error | allowed | |", "|---|---|--:|--:|---|"]
         for check in failed[:_SHOWN]:
             numbers = " | ".join("" if n is None else f"{n:.2g}" for n in (check.error, check.bound))
-            lines.append(f"| {check.witness} | {_code(check.name)} | {numbers} | {_plain(check.detail)} |")
+            lines.append(f"| {check.witness} | {_code(check.name)} | {numbers} | {_plain(remarks(check))} |")
         if len(failed) > _SHOWN:
             lines += ["", f"... and {len(failed) - _SHOWN} more."]
     said = [f"left as they are: {group}" for group in grouped(report.left)] + list(report.notes)
