@@ -99,7 +99,7 @@ def test_help_spells_its_tables_line_by_line(capsys: pytest.CaptureFixture[str])
 
 
 REPORT_KEYS = {"ok", "target", "meaning", "planned", "inputs", "notes", "checks"}
-CHECK_KEYS = {"witness", "name", "ok", "error", "bound", "index", "detail", "wrong", "size", "cause"}
+CHECK_KEYS = {"witness", "name", "ok", "may_fail", "error", "bound", "index", "detail", "wrong", "size", "cause"}
 LAYER_KEYS = {"name", "role", "num_features", "eps", "dtype", "rank", "shape", "blocked"}
 
 

@@ -43,6 +43,7 @@ def test_plain_data_holds_all_of_it() -> None:
         "witness": "probes",
         "name": "b",
         "ok": False,
+        "may_fail": False,
         "error": 0.25,
         "bound": 5e-7,
         "index": [1, 0, 0],

@@ -20,7 +20,7 @@ _SHOWN = 9  # GitHub shows ten annotations of a kind for a step; the verdict is 
 
 
 def render(outcomes: Sequence[Outcome], created: datetime) -> str:
-    """Return the outcomes as a log with annotations: errors for what failed, a notice for what held."""
+    """Return the outcomes as a log with annotations: errors for what failed, warnings for what may, notices else."""
     lines = []
     for outcome in outcomes:
         lines += [f"::group::{_data(f'{outcome.name} -> {outcome.to}: {outcome.verdict}')}"]
@@ -32,13 +32,18 @@ def render(outcomes: Sequence[Outcome], created: datetime) -> str:
 def _annotations(outcome: Outcome) -> list[str]:
     if outcome.report is None:
         return [_command("error", outcome, outcome.trouble)]
+    allowed = [
+        _command("warning", outcome, f"allowed to differ: {check.witness}: {described(check)}")
+        for check in outcome.report.allowed[: _SHOWN + 1]
+    ]
     if outcome.ok:
-        return [_command("notice", outcome, outcome.verdict)]
-    failed = [check for check in outcome.report.checks if not check.ok]
+        return [_command("notice", outcome, outcome.verdict), *allowed]
+    failed = outcome.report.failed
     more = f"; {len(failed) - _SHOWN} more failures are in the report" if len(failed) > _SHOWN else ""
     return [
         _command("error", outcome, outcome.verdict + more),
         *(_command("error", outcome, f"{check.witness}: {described(check)}") for check in failed[:_SHOWN]),
+        *allowed,
     ]
 
 
