@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,9 @@ def end_to_end(
             f"end to end did not reach {', '.join(unseen)} with these inputs; only structure and probes saw them"
         )
     if tell_apart and checks:
-        notes += _other_meanings(backend, before, plan, feed, expected.outputs, found, checks)
+        said_of_others, causes = _other_meanings(backend, before, plan, feed, expected.outputs, found, checks)
+        notes += said_of_others
+        checks = [check if check.ok else replace(check, cause=_cause_of(check, causes)) for check in checks]
         if all(check.ok for check in checks) and weak.keys() == expected.outputs.keys():
             said = "every output is constant or amplifies rounding, so that nothing is shown; give other inputs"
             failed.append(Check("end to end", "inputs", ok=False, detail=said))
@@ -133,9 +135,10 @@ def _other_meanings(
     expected: Mapping[str, Array],
     found: Mapping[str, Mapping[str, Array]],
     checks: Sequence[Check],
-) -> list[str]:
-    """Say of the other targets whether these inputs would have shown them, or have."""
-    said = []
+) -> tuple[list[str], dict[str, str]]:
+    """Say of the other targets whether these inputs would have shown them, and by how it was run, which one it is."""
+    said: list[str] = []
+    causes: dict[str, str] = {}
     bounds = {
         name: max((c.bound for c in checks if c.bound and c.name.startswith(f"{name} (")), default=0.0)
         for name in expected
@@ -149,11 +152,11 @@ def _other_meanings(
         except CannotRunError:
             continue
         ratio = _ratio(other, expected, bounds)
-        said += [
-            f"{how}: it computes {norm.name} instead ({norm.meaning})"
+        causes |= {
+            how: f"looks as if {norm.name} were computed instead ({norm.meaning})"
             for how, outputs in found.items()
             if _ratio(outputs, expected, bounds) > 1 >= _ratio(outputs, other, bounds)
-        ]
+        }
         if ratio > 1:
             said.append(f"{norm.name} ({norm.meaning}) would be off by {ratio:.2g} times what is allowed")
         else:
@@ -161,7 +164,11 @@ def _other_meanings(
                 f"these inputs do not tell {plan.norm.name} from {norm.name} ({norm.meaning}), "
                 f"which differs by {ratio:.2g} times what is allowed"
             )
-    return said
+    return said, causes
+
+
+def _cause_of(check: Check, causes: Mapping[str, str]) -> str:
+    return next((cause for how, cause in causes.items() if check.name.endswith(f" ({how})")), "")
 
 
 def _ratio(one: Mapping[str, Array], other: Mapping[str, Array], bounds: Mapping[str, float]) -> float:
