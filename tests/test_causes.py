@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import normswap
 from normswap import NORMS, probes
-from normswap.causes import MISTAKES, Seen, likely_cause
+from normswap.causes import Seen, likely_cause
+from normswap.mistakes import MISTAKES
 
 
 class Of(nn.Module):

@@ -232,7 +232,9 @@ def test_relative_paths_hold_from_another_folder(folder: Path, monkeypatch: pyte
     assert set(tree(Path.cwd())) == {"out.onnx", "out.onnx.data"}
 
 
-@pytest.mark.parametrize("code", ["import normswap", "from normswap.cli import main; main(['--help'])"])
+@pytest.mark.parametrize(
+    "code", ["import normswap", "import normswap.testing", "from normswap.cli import main; main(['--help'])"]
+)
 def test_starting_up_loads_no_framework(code: str) -> None:
     done = python("-c", f"{code}\nimport sys\nprint([name for name in {FRAMEWORKS} if name in sys.modules])")
     assert done.stdout.splitlines()[-1] == "[]"
