@@ -143,6 +143,9 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         "to": click.option("--to", required=True, metavar=f"[{_TARGETS}]", help="The target."),
         "only": click.option("--only", multiple=True, metavar="GLOB", help="Layers to convert; repeatable."),
         "skip": click.option("--skip", multiple=True, metavar="GLOB", help="Layers to leave; repeatable."),
+        "may_differ": click.option(
+            "--may-differ", multiple=True, metavar="GLOB", help="Converted layers that may differ; repeatable."
+        ),
         "allow_refusals": click.option(
             "--allow-refusals", is_flag=True, help="Leave layers that the target cannot take as they are."
         ),
@@ -356,7 +359,17 @@ def _convert_checkpoint(
 @_options("weights")
 @click.option("--after-weights", type=click.Path(), metavar="FILE", help="State dict for a factory given as AFTER.")
 @_options(
-    "only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "runtime", *_REPORTS
+    "only",
+    "skip",
+    "may_differ",
+    "allow_refusals",
+    "drop_statistics",
+    "inputs",
+    "shape",
+    "seed",
+    "end_to_end",
+    "runtime",
+    *_REPORTS,
 )
 @click.pass_context
 def verify(

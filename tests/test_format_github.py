@@ -25,10 +25,11 @@ def annotated(outcomes: tuple[Outcome, ...], kind: str) -> list[Command]:
 @pytest.mark.parametrize("outcomes", OUTCOMES.values(), ids=OUTCOMES)
 def test_no_more_annotations_than_are_shown(outcomes: tuple[Outcome, ...]) -> None:
     counts = Counter(command.name for command in commands_of(outcomes))
-    assert counts.keys() <= {"group", "endgroup", "notice", "error"}
+    assert counts.keys() <= {"group", "endgroup", "notice", "warning", "error"}
     assert counts["group"] == counts["endgroup"] == len(outcomes)
     assert counts["error"] <= 10
     assert counts["notice"] <= 10
+    assert counts["warning"] == sum(len(outcome.report.allowed) for outcome in outcomes if outcome.report) <= 10
     assert bool(counts["error"]) is any(not outcome.ok for outcome in outcomes)
     assert bool(counts["notice"]) is any(outcome.ok for outcome in outcomes)
 

@@ -8,79 +8,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from cases import CASES, build
-from models import exported
 from modules import MODULES
 from mutants import GROSS, MUTANTS, Mutant, Wrong, is_mutant
+from mutated import BODIES, Body, made
 
 import normswap
 from normswap import NORMS, Report, Tolerance
-from normswap.backends import Backend, Candidate, backend_for, onnx_graph
+from normswap.backends import Candidate, onnx_graph
 from normswap.end_to_end import end_to_end
-from normswap.plan import Plan, make_plan
 from normswap.probes import probe_layers
-
-
-@dataclass(frozen=True)
-class Body:
-    """What mutants are made of: a model of one backend, inputs for it, and the targets."""
-
-    build: Callable[[], Any]
-    inputs: Callable[[], Any] = lambda: None
-    targets: tuple[str, ...] = ("instance", "batch-stat")
-
-
-def graph(case: str) -> Callable[[], Any]:
-    """Build an ONNX model whose eps is small, so that a wrong one does not show in its outputs."""
-    return lambda: build(CASES[case].text.replace("0.01", "1e-5"))
-
-
-def module(case: str) -> Callable[[], Any]:
-    return MODULES[case].build
-
-
-def program(case: str, *, decomposed: bool = False, module: bool = False) -> Callable[[], Any]:
-    return exported(MODULES[case].build, MODULES[case].inputs, decomposed=decomposed, module=module)
-
-
-BODIES: dict[str, Body] = {
-    "onnx": Body(graph("opset 17, training_mode=0")),
-    "onnx, rank 3": Body(graph("rank 3")),
-    "onnx, float16": Body(graph("float16")),
-    "onnx, float64": Body(graph("float64")),
-    "onnx, train": Body(graph("opset 14, training_mode=1"), targets=("population",)),
-    "onnx, If and Loop": Body(graph("If and Loop, parameters in outer scopes")),
-    "onnx, local function": Body(graph("local function, called three times")),
-    **{
-        f"module, {case}": Body(module(case), MODULES[case].inputs)
-        for case in ("BatchNorm2d", "BatchNorm1d, (N, C, L)", "BatchNorm3d", "float16", "float64", "two names")
-    },
-    "module, train": Body(module("BatchNorm2d, train"), MODULES["BatchNorm2d, train"].inputs, ("population",)),
-    "fx": Body(program("BatchNorm2d", module=True), MODULES["BatchNorm2d"].inputs),
-    "program": Body(program("BatchNorm2d"), MODULES["BatchNorm2d"].inputs),
-    "program, decomposed": Body(program("BatchNorm2d", decomposed=True), MODULES["BatchNorm2d"].inputs),
-    "program, float16": Body(program("float16", decomposed=True), MODULES["float16"].inputs),
-    "program, train": Body(
-        program("BatchNorm2d, train", decomposed=True), MODULES["BatchNorm2d, train"].inputs, ("population",)
-    ),
-}
-
-
-def made(body: Body, to: str, wrong: Wrong) -> tuple[Backend, Any, Any, Plan]:
-    """Rewrite a model wrongly; return its backend, both models, and the right plan."""
-    model = body.build()
-    backend = backend_for(model)
-    before = backend.load(model)
-    plan = make_plan(NORMS[to], backend.find(before))
-    return backend, before, backend.rewrite(before, replace(plan, norm=Mutant(plan.norm, wrong))), plan
-
 
 MADE = [
     pytest.param(body, to, wrong, id=f"{name}-{label}-{to}")
@@ -99,12 +42,36 @@ def test_the_right_operators_pass(body: Body) -> None:
         assert report.ok, report.to_text()
 
 
+CAUSES = {  # of mutants, by their names: what the report says of them
+    "eps dropped": "eps were dropped",
+    "eps 1 % larger": "eps were {larger:.3g}, not {eps:.3g}",
+    "eps 1 % smaller": "eps were {smaller:.3g}, not {eps:.3g}",
+    "eps added to the standard deviation": "eps were added to the standard deviation, not to the variance",
+    "weight dropped": "weight were dropped",
+    "bias dropped": "bias were dropped",
+    "weight and bias swapped": "weight and bias were swapped",
+    "weight is the running variance": "weight were the running variance",
+    "bias is the running mean": "bias were the running mean",
+    "unbiased variance": "the variance were divided by n - 1, not by n",
+    "batch axis added": "the statistics were of the whole batch, not of each sample",
+    "batch axis lost": "the statistics were of each sample, not of the batch",
+    "statistics over the channels too": "the statistics were of the batch over its channels too",
+    "variance by E[x^2] - E[x]^2": "the variance were E[x^2] - E[x]^2, which cancels",
+    "running statistics": "the running statistics were used (eval mode)",
+    "mean not subtracted": "the mean were not subtracted",
+}
+
+
 @pytest.mark.parametrize(("body", "to", "wrong"), MADE)
-def test_probes_reject_a_wrong_rewrite_of_every_layer(body: Body, to: str, wrong: Wrong) -> None:
+def test_probes_reject_a_wrong_rewrite_of_every_layer_and_name_the_mistake(body: Body, to: str, wrong: Wrong) -> None:
     backend, before, after, plan = made(body, to, wrong)
     checks, _ = probe_layers(backend, before, after, plan, 0, lambda *_: None)
     assert [check.name for check in checks] == [layer.name for layer in plan.layers]
     assert not any(check.ok for check in checks)
+    (name,) = (name for name, mutant in MUTANTS.items() if mutant is wrong)
+    for check, layer in zip(checks, plan.layers, strict=True):
+        said = CAUSES[name].format(eps=layer.eps, larger=1.01 * layer.eps, smaller=0.99 * layer.eps)
+        assert check.cause == f"looks as if {said}"
     assert not normswap.verify(before, after, to, end_to_end=False).ok
 
 

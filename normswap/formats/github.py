@@ -23,7 +23,7 @@ _MOST = 10  # annotations of a kind that GitHub shows for a step
 
 
 def render(outcomes: Sequence[Outcome], created: datetime) -> str:
-    """Return the outcomes as a log with annotations: errors for what failed, a notice for what held.
+    """Return the outcomes as a log with annotations: errors for what failed, warnings for what may, notices.
 
     No more of a kind than are shown: first the verdict of each pair, then single failures.
     """
@@ -40,6 +40,7 @@ def render(outcomes: Sequence[Outcome], created: datetime) -> str:
         told = _failures(outcome)[: max(room, 0)]
         lines += [_command("error", outcome, failure) for failure in told]
         room -= len(told)
+    lines += [_command("warning", outcome, allowed) for outcome in outcomes for allowed in _allowed(outcome)][:_MOST]
     return "\n".join(lines) + "\n"
 
 
@@ -59,8 +60,13 @@ def _count(outcome: Outcome) -> str:
 
 
 def _failures(outcome: Outcome) -> list[str]:
-    checks = () if outcome.report is None else outcome.report.checks
-    return [f"{check.witness}: {described(check)}" for check in checks if not check.ok]
+    checks = () if outcome.report is None else outcome.report.failed
+    return [f"{check.witness}: {described(check)}" for check in checks]
+
+
+def _allowed(outcome: Outcome) -> list[str]:
+    checks = () if outcome.report is None else outcome.report.allowed
+    return [f"allowed to differ: {check.witness}: {described(check)}" for check in checks]
 
 
 def _command(kind: str, outcome: Outcome, message: str) -> str:

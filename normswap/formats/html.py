@@ -26,7 +26,7 @@ from normswap.formats.text import tally
 from normswap.layer import Array
 from normswap.outcome import Outcome, worst
 from normswap.pixels import Pixels, Scale, difference_of, difference_pixels, image_pixels, scale_of
-from normswap.report import WITNESSES, Check, Picture, Report, Witness, described, spelled_forms, summary
+from normswap.report import WITNESSES, Check, Picture, Report, Witness, described, remarks, spelled_forms, summary
 from normswap.visible import visible
 
 __all__ = ["render"]
@@ -90,7 +90,7 @@ class _Told:
         if self.report is None:
             return
         report = self.report
-        failed = {witness: [check for check in report.of(witness) if not check.ok] for witness in WITNESSES}
+        failed = {witness: [check for check in report.failed if check.witness == witness] for witness in WITNESSES}
         self.failures = [
             (witness, [described(check) for check in checks[:_FAILURES]], len(checks) - _FAILURES)
             for witness, checks in failed.items()
@@ -99,7 +99,8 @@ class _Told:
         self.differences = failed["structure"] if len(failed["structure"]) > _FAILURES else []
         self.witnesses = [(witness, _state(report, witness), summary(report, witness)) for witness in WITNESSES]
         self.layers = _Bars(_layers(report))
-        self.outputs = _Bars([_Row.of(check) for check in report.of("end to end")])
+        self.outputs = _Bars([_Row.of(check, report) for check in report.of("end to end")])
+        self.allowed = [f"{check.witness}: {described(check)}" for check in report.allowed]
         self.forms = spelled_forms(report.forms)
         self.left = _by_reason(report)
         self.shown = list(islice(_shown(report), _OUTPUTS))
@@ -109,7 +110,7 @@ class _Told:
 def _state(report: Report, witness: Witness) -> str:
     checks = report.of(witness)
     if checks:
-        return "held" if all(check.ok for check in checks) else "failed"
+        return "failed" if any(check.witness == witness for check in report.failed) else "held"
     return "not run, though needed" if witness in report.needed else "not run"
 
 
@@ -122,8 +123,14 @@ class _Row:
     check: Check | None = None
 
     @classmethod
-    def of(cls, check: Check) -> _Row:
-        return cls(check.name, "held" if check.ok else "failed", check)
+    def of(cls, check: Check, report: Report) -> _Row:
+        allowed = check in report.allowed
+        return cls(check.name, "held" if check.ok else "allowed to differ" if allowed else "failed", check)
+
+    @property
+    def remarks(self) -> str:
+        """What there is to say of the comparison beside its numbers."""
+        return "" if self.check is None else remarks(self.check)
 
     @property
     def ratio(self) -> float | None:
@@ -134,9 +141,9 @@ class _Row:
 
     def rank(self) -> tuple[int, float]:
         """Where it stands among others: failures first, the worst of them on top, then what was not seen."""
-        if self.check is not None and not self.check.ok:
+        if self.state == "failed":
             return 0, -math.inf if self.ratio is None else -self.ratio
-        return (1 if self.state == "not seen" else 2), 0.0
+        return (1 if self.state in ("not seen", "allowed to differ") else 2), 0.0
 
 
 def _layers(report: Report) -> list[_Row]:
@@ -145,8 +152,12 @@ def _layers(report: Report) -> list[_Row]:
     for check in report.of("probes"):
         waiting.setdefault(check.name, []).append(check)
     unseen = "not seen" if "probes" in report.needed else "not probed"
-    rows = [_Row.of(waiting[name].pop(0)) if waiting.get(name) else _Row(name, unseen) for name in report.planned]
-    rows += [_Row.of(check) for checks in waiting.values() for check in checks]  # of a layer that nobody planned
+    rows = [
+        _Row.of(waiting[name].pop(0), report) if waiting.get(name) else _Row(name, unseen) for name in report.planned
+    ]
+    rows += [
+        _Row.of(check, report) for checks in waiting.values() for check in checks
+    ]  # of a layer that nobody planned
     return sorted(rows, key=_Row.rank)
 
 

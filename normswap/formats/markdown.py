@@ -8,7 +8,7 @@ from datetime import datetime
 
 from normswap.formats.text import tally
 from normswap.outcome import Outcome
-from normswap.report import WITNESSES, Report, grouped, spelled_forms, summary
+from normswap.report import WITNESSES, Check, Report, grouped, remarks, spelled_forms, summary
 from normswap.visible import shortened, visible
 
 __all__ = ["render"]
@@ -36,20 +36,23 @@ def _report(report: Report) -> list[str]:
     lines = ["| witness | result |", "|---|---|"]
     lines += [f"| {witness} | {_plain(summary(report, witness))} |" for witness in WITNESSES]
     lines += [f"| inputs | {_plain(report.inputs)} |"]
-    failed = [check for check in report.checks if not check.ok]
-    if failed:
-        lines += ["", "| failed | where | error | allowed | |", "|---|---|--:|--:|---|"]
-        for check in failed[:_SHOWN]:
-            numbers = " | ".join("" if n is None else f"{n:.2g}" for n in (check.error, check.bound))
-            lines.append(f"| {check.witness} | {_code(check.name)} | {numbers} | {_plain(check.detail)} |")
-        if len(failed) > _SHOWN:
-            lines += ["", f"... and {len(failed) - _SHOWN} more."]
+    for word, checks in (("failed", report.failed), ("allowed to differ", report.allowed)):
+        if checks:
+            lines += ["", f"| {word} | where | error | allowed | |", "|---|---|--:|--:|---|"]
+            lines += map(_row, checks[:_SHOWN])
+        if len(checks) > _SHOWN:
+            lines += ["", f"... and {len(checks) - _SHOWN} more."]
     said = [*spelled_forms(report.forms), *(f"left as they are: {group}" for group in grouped(report.left))]
     said += report.notes
     if said:
         lines += ["", "<details><summary>What was left or not compared</summary>", ""]
         lines += [*(f"- {_plain(sentence)}" for sentence in said), "", "</details>"]
     return lines
+
+
+def _row(check: Check) -> str:
+    numbers = " | ".join("" if n is None else f"{n:.2g}" for n in (check.error, check.bound))
+    return f"| {check.witness} | {_code(check.name)} | {numbers} | {_plain(remarks(check))} |"
 
 
 def _plain(text: str) -> str:

@@ -1,11 +1,13 @@
-"""Norm: what a target computes, in float64, which layers it refuses, and how it is written."""
+"""Norm: what a target computes, in float64, which layers it refuses, and how it is written.
+
+The arithmetic by itself is Statistics, which mistakes have too, where they are named.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -19,6 +21,7 @@ __all__ = [
     "Form",
     "Norm",
     "OnnxOps",
+    "Statistics",
     "affine",
     "along_channels",
     "batch_moments",
@@ -52,10 +55,54 @@ class Form:
 
 def by_name(*forms: Form) -> Mapping[str, Form]:
     """Return forms in their order, by their names."""
-    return MappingProxyType({form.name: form for form in forms})
+    return {form.name: form for form in forms}
 
 
-class Norm(ABC):
+class Statistics(ABC):
+    """Which mean and variance a normalization is made with, and so what it computes, in float64."""
+
+    @abstractmethod
+    def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
+        """Compute the mean and the variance that x is normalized with.
+
+        Args:
+            x: Layer input, shape (N, C, *spatial), float64.
+            layer: The BatchNorm replaced.
+
+        Returns:
+            Mean and variance, each broadcastable against x, in units of x and x squared. The variance of every target
+            is biased (divided by the count).
+        """
+
+    @abstractmethod
+    def count(self, shape: tuple[int, ...]) -> int:
+        """Count the elements that one statistic is computed over; 0 where statistics are stored."""
+
+    def reference(self, x: Array, layer: NormLayer) -> Floats:
+        """Normalize x in float64; for a target it is the arithmetic that every rewrite is held to.
+
+        Args:
+            x: Layer input, shape (N, C, *spatial).
+            layer: The BatchNorm replaced, with its weight and bias known; eps is in units of x squared.
+
+        Returns:
+            Normalized x, same shape, float64.
+
+        Raises:
+            ValueError: If axis 1 of x is not layer.num_features long.
+
+        References:
+            Ioffe & Szegedy 2015, algorithm 1.
+        """
+        if x.ndim < 2 or (layer.num_features is not None and x.shape[1] != layer.num_features):
+            raise ValueError(f"{layer.name}: expected x of shape (N, {layer.num_features}, *spatial), got {x.shape}")
+        x64 = np.asarray(x).astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean, var = self.moments(x64, layer)
+            return affine((x64 - mean) / np.sqrt(var + layer.eps), layer)
+
+
+class Norm(Statistics):
     """A target of the conversion: one meaning of a trained BatchNorm.
 
     Attributes:
@@ -78,22 +125,6 @@ class Norm(ABC):
     def refuse(self, layer: NormLayer) -> str | None:
         """Say why this target has no meaning for the layer, or None where it has one."""
 
-    @abstractmethod
-    def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
-        """Compute the mean and the biased variance that the target normalizes with.
-
-        Args:
-            x: Layer input, shape (N, C, *spatial), float64.
-            layer: The BatchNorm replaced.
-
-        Returns:
-            Mean and variance (divided by the count), each broadcastable against x, in units of x and x squared.
-        """
-
-    @abstractmethod
-    def count(self, shape: tuple[int, ...]) -> int:
-        """Count the elements that one statistic is computed over; 0 where statistics are stored."""
-
     def form_of(self, layer: NormLayer) -> Form:
         """Return the form that a layer is written in where nothing else is asked for."""
         return next(form for form in self.forms.values() if form.takes(layer))
@@ -101,29 +132,6 @@ class Norm(ABC):
     @abstractmethod
     def torch_kernel(self) -> Kernel:
         """Return how the target is computed in torch, in a module and as operators of a graph."""
-
-    def reference(self, x: Array, layer: NormLayer) -> Floats:
-        """Normalize x in float64, the arithmetic every rewrite is held to.
-
-        Args:
-            x: Layer input, shape (N, C, *spatial).
-            layer: The BatchNorm replaced, with its weight and bias known; eps is in units of x squared.
-
-        Returns:
-            Normalized x, same shape, float64. Variance is biased (divided by the count).
-
-        Raises:
-            ValueError: If axis 1 of x is not layer.num_features long.
-
-        References:
-            Ioffe & Szegedy 2015, algorithm 1.
-        """
-        if x.ndim < 2 or (layer.num_features is not None and x.shape[1] != layer.num_features):
-            raise ValueError(f"{layer.name}: expected x of shape (N, {layer.num_features}, *spatial), got {x.shape}")
-        x64 = np.asarray(x).astype(np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
-            mean, var = self.moments(x64, layer)
-            return affine((x64 - mean) / np.sqrt(var + layer.eps), layer)
 
 
 def affine(normalized: Floats, layer: NormLayer) -> Floats:

@@ -119,7 +119,7 @@ def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> list[C
             planned.setdefault(body, {})[y] = site.layer.name
     found = _compare_structure(before, after, planned)
     compared = f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
-    return structure_checks("graph", found.differences, compared, len(names))
+    return structure_checks("graph", found.differences, compared, names)
 
 
 def run(model: OnnxModel, arrays: Mapping[str, Array], *, how: str) -> Run:

@@ -119,7 +119,7 @@ def compare_structure(before: ProgramModel, after: ProgramModel, plan: Plan) -> 
     }
     found = _compare_structure(before.program, after.program, planned)
     compared = f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
-    return structure_checks("graph", found.differences, compared, len(names))
+    return structure_checks("graph", found.differences, compared, names)
 
 
 def run(model: ProgramModel, arrays: Mapping[str, Any], *, how: str) -> Run:
