@@ -38,9 +38,7 @@ def inputs_of_layers(generator: nn.Module, mode: str) -> dict[str, list[torch.Te
     for name, layer in module.named_modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.train(mode != "eval")
-            layer.register_forward_pre_hook(
-                lambda _, args, name=name: seen.setdefault(name, []).extend(args[0])
-            )
+            layer.register_forward_pre_hook(lambda _, args, name=name: seen.setdefault(name, []).extend(args[0]))
     with torch.no_grad():
         for batch in BATCHES:
             for part in np.split(batch, len(batch)) if mode == "instance" else [batch]:
