@@ -16,6 +16,7 @@ from normswap.backends.inputs import BATCH, read_arrays
 from normswap.backends.onnx_graph import rewrite as _rewrite
 from normswap.backends.onnx_graph.elsewhere import run_elsewhere
 from normswap.backends.onnx_graph.find import find, sites
+from normswap.backends.onnx_graph.gather import Gatherer
 from normswap.backends.onnx_graph.inputs import check_feed, generate, signature
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.model import load as _load
@@ -37,6 +38,7 @@ __all__ = [
     "RUNS_ELSEWHERE",
     "WAYS",
     "CutLayer",
+    "Gatherer",
     "OnnxModel",
     "Writing",
     "check_in_place",

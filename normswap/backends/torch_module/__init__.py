@@ -13,6 +13,7 @@ from normswap.backends.inputs import BATCH
 from normswap.backends.torch_common.running import run_quietly
 from normswap.backends.torch_module import inputs as _inputs
 from normswap.backends.torch_module.find import find, sites
+from normswap.backends.torch_module.gather import Gatherer
 from normswap.backends.torch_module.inputs import Arguments, called
 from normswap.backends.torch_module.model import ModuleModel, copied, unwrapped
 from normswap.backends.torch_module.probe import CutLayer, cut_layers
@@ -31,6 +32,7 @@ __all__ = [
     "RUNS_ELSEWHERE",
     "WAYS",
     "CutLayer",
+    "Gatherer",
     "ModuleModel",
     "Writing",
     "check_in_place",
