@@ -4,6 +4,7 @@ from normswap.api import Conversion, convert, find, plan, save, verify
 from normswap.checkpoint import convert_state_dict
 from normswap.errors import (
     CannotRunError,
+    DataError,
     ModelReadError,
     ModelWriteError,
     NormswapError,
@@ -25,6 +26,7 @@ __all__ = [
     "CannotRunError",
     "Check",
     "Conversion",
+    "DataError",
     "Kept",
     "ModelReadError",
     "ModelWriteError",

@@ -9,6 +9,7 @@ NormswapError
 ├── UnsupportedModelError   the model as a whole cannot be handled (its opset cannot be raised, say)
 ├── ReportError             a report that cannot be made as asked: its format, its name, a package that it takes
 ├── SettingsError           no settings file, or one that does not say what it has to
+├── DataError               data are missing, damaged, or not what the model takes
 └── CannotRunError          no inputs, or no runtime, with which the model runs
 """
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CannotRunError",
+    "DataError",
     "ModelReadError",
     "ModelWriteError",
     "NormswapError",
@@ -83,6 +85,10 @@ class ReportError(NormswapError):
 
 class SettingsError(NormswapError):
     """No settings file was found, or one of its keys or values is not what it has to be."""
+
+
+class DataError(NormswapError):
+    """Data to run a model on are missing, damaged, or not what it takes."""
 
 
 class CannotRunError(NormswapError):
