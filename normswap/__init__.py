@@ -11,6 +11,7 @@ from normswap.errors import (
     RefusedLayersError,
     ReportError,
     SelectionError,
+    TimeLimitError,
     UnsupportedModelError,
 )
 from normswap.layer import NormLayer
@@ -37,6 +38,7 @@ __all__ = [
     "Report",
     "ReportError",
     "SelectionError",
+    "TimeLimitError",
     "Tolerance",
     "UnsupportedModelError",
     "convert",

@@ -8,7 +8,8 @@ NormswapError
 ├── RefusedLayersError      layers that the target cannot take, each with its reason
 ├── UnsupportedModelError   the model as a whole cannot be handled (its opset cannot be raised, say)
 ├── ReportError             an unknown report format, or one that needs a package that is not installed
-└── CannotRunError          no inputs, or no runtime, with which the model runs
+├── CannotRunError          no inputs, or no runtime, with which the model runs
+└── TimeLimitError          the model did not come to an end in the time that it has
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "RefusedLayersError",
     "ReportError",
     "SelectionError",
+    "TimeLimitError",
     "UnsupportedModelError",
     "first_line",
 ]
@@ -79,6 +81,10 @@ class ReportError(NormswapError):
 
 class CannotRunError(NormswapError):
     """The model does not run: no usable inputs, or an operator that the runtime lacks."""
+
+
+class TimeLimitError(NormswapError):
+    """A run of the model was ended, since it took longer than NORMSWAP_TIME_LIMIT says."""
 
 
 def first_line(error: BaseException, otherwise: str = "no message") -> str:
