@@ -142,6 +142,7 @@ _ONNX = (
     "verify bad.onnx good.onnx --to {target}",
     "verify good.onnx bad.onnx --to {target}",
     "verify good.onnx bad.onnx --to {target} --format junit",
+    "verify bad.onnx bad.onnx --to {target}",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import random
@@ -262,6 +263,13 @@ def zipped(name: str, content: bytes) -> None:
         archive.writestr(name, content)
 
 
+def header(shape: tuple[int, ...]) -> bytes:
+    """The beginning of an array of float32 of some shape, without its data."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
 def damaged() -> None:
     content = bytearray(Path("good.npz").read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -285,6 +293,7 @@ BAD_INPUTS = {
     "cut short": (lambda: Path("bad.npz").write_bytes(cut("good.npz", 900)), "expected an .npz file"),
     "one array": (lambda: Path("good.npy").rename("bad.npz"), "found one array"),
     "damaged": (damaged, "expected an .npz file"),
+    "more than memory": (lambda: zipped("x.npy", header((10**13, 3))), "bad.npz: expected an .npz file of arrays"),
     "encrypted": (lambda: marked(1), "encrypted"),
     "patched": (lambda: marked(32), "patched data"),
     "pickled objects": (lambda: np.savez("bad.npz", x=np.array([{}], object)), "Object arrays"),
