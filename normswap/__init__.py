@@ -13,6 +13,7 @@ from normswap.errors import (
     ReportError,
     SelectionError,
     SettingsError,
+    TimeLimitError,
     UnsupportedModelError,
 )
 from normswap.layer import NormLayer
@@ -41,6 +42,7 @@ __all__ = [
     "ReportError",
     "SelectionError",
     "SettingsError",
+    "TimeLimitError",
     "Tolerance",
     "UnsupportedModelError",
     "convert",

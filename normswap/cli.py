@@ -21,6 +21,7 @@ from normswap.backends import OWN
 from normswap.backends.files import as_write_error, check_writable, folder_beside
 from normswap.errors import NormswapError, SelectionError, sentence_of
 from normswap.formats import FORMATS, check_reports, render, time_stamp, write_reports
+from normswap.guard import exit_guarded
 from normswap.listing import inspection, listing
 from normswap.norms import NORMS
 from normswap.outcome import EQUAL, TROUBLE, Outcome, worst
@@ -485,4 +486,4 @@ class _Progress:
 
 def run() -> None:
     """Entry point of the console script."""
-    sys.exit(main())
+    exit_guarded(main)

@@ -10,7 +10,8 @@ NormswapError
 ├── ReportError             a report that cannot be made as asked: its format, its name, a package that it takes
 ├── SettingsError           no settings file, or one that does not say what it has to
 ├── DataError               data are missing, damaged, or not what the model takes
-└── CannotRunError          no inputs, or no runtime, with which the model runs
+├── CannotRunError          no inputs, or no runtime, with which the model runs
+└── TimeLimitError          the model did not come to an end in the time that it has
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "ReportError",
     "SelectionError",
     "SettingsError",
+    "TimeLimitError",
     "UnsupportedModelError",
     "first_line",
     "sentence_of",
@@ -93,6 +95,10 @@ class DataError(NormswapError):
 
 class CannotRunError(NormswapError):
     """The model does not run: no usable inputs, or an operator that the runtime lacks."""
+
+
+class TimeLimitError(NormswapError):
+    """A run of the model was ended, since it took longer than NORMSWAP_TIME_LIMIT says."""
 
 
 def sentence_of(error: Exception) -> str:

@@ -79,7 +79,7 @@ def rounding_bound(
     weight = np.abs(layer.per_channel(layer.weight, x.ndim))
     bias = np.abs(layer.per_channel(layer.bias, x.ndim))
     n = norm.count(x.shape)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         mean, var = norm.moments(x, layer)
         scale = var + layer.eps
         if n:

@@ -6,6 +6,7 @@ the same code with nothing wrong in it, pass.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import replace
@@ -316,3 +317,13 @@ def test_layers_of_one_name_do_not_hide_each_other() -> None:
     report = normswap.verify(before, after, "instance", end_to_end=False)
     assert [check.ok for check in report.of("probes")].count(False) == 1
     assert not report.ok
+
+
+@pytest.mark.parametrize("case", ["float16", "bfloat16", "float64", "opset 17, training_mode=0"])
+@pytest.mark.parametrize("eps", ["0.0", "1e-45", "1e30"])
+def test_an_eps_of_any_size_is_probed_in_silence(case: str, eps: str) -> None:
+    """Warnings are errors here; users would see them on their terminals."""
+    text = CASES[case].text.replace("epsilon=0.01", f"epsilon={eps}")
+    for to in NORMS:
+        with contextlib.suppress(normswap.NothingToConvertError):
+            normswap.convert(build(text), to, end_to_end=False)

@@ -97,7 +97,7 @@ class Statistics(ABC):
         if x.ndim < 2 or (layer.num_features is not None and x.shape[1] != layer.num_features):
             raise ValueError(f"{layer.name}: expected x of shape (N, {layer.num_features}, *spatial), got {x.shape}")
         x64 = np.asarray(x).astype(np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             mean, var = self.moments(x64, layer)
             return affine((x64 - mean) / np.sqrt(var + layer.eps), layer)
 

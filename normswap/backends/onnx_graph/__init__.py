@@ -14,6 +14,7 @@ import onnx
 from normswap.backends import Feed, Run
 from normswap.backends.inputs import BATCH, read_arrays
 from normswap.backends.onnx_graph import rewrite as _rewrite
+from normswap.backends.onnx_graph.calls import raise_for_endless_calls
 from normswap.backends.onnx_graph.elsewhere import run_elsewhere
 from normswap.backends.onnx_graph.find import find, sites
 from normswap.backends.onnx_graph.gather import Gatherer
@@ -69,12 +70,17 @@ RUNS_ELSEWHERE = True
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto | OnnxModel) -> OnnxModel:
-    """Read a model from a file, or take one in memory."""
+    """Read a model from a file, or take one in memory.
+
+    Raises:
+        ModelReadError: If the file is none of ONNX.
+        UnsupportedModelError: If its local functions call one another without end, or nearly so.
+    """
     if isinstance(source, OnnxModel):
         return source
-    if isinstance(source, onnx.ModelProto):
-        return OnnxModel(source)
-    return _load(source)
+    model = OnnxModel(source) if isinstance(source, onnx.ModelProto) else _load(source)
+    raise_for_endless_calls(model)
+    return model
 
 
 def public(model: OnnxModel) -> OnnxModel:
