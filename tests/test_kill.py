@@ -138,7 +138,7 @@ def kill_while_writing(
     Args:
         server: Runs it.
         command: Which writes a file.
-        kills: How often.
+        kills: How often, at the least.
         restore: Puts the old file there.
         check: Looks at what there is afterwards.
         nearly_done: Whether all is written, and is being put in its place.
@@ -149,23 +149,31 @@ def kill_while_writing(
     """
     restore()
     lasts = min(writing_lasts(server, command, code) for _ in range(3))
-    inside = 0
+    inside = made = 0
     rng = random.Random(0)
-    for number in range(kills):
+    for number in range(3 * kills):  # on a busy machine more miss the writing, and more are made
+        if number >= kills and inside > kills // 2:
+            break
+        made += 1
         restore()
         child = server.start(command)
         awaited()
-        if number < kills * 2 // 3:
-            time.sleep(lasts * (number + rng.random()) / (kills * 2 // 3))
+        at_its_end = kills * 2 // 3 <= number < kills
+        if not at_its_end:
+            moment = lasts * ((number + rng.random()) / (kills * 2 // 3) % 1)
+            time.sleep(moment)
         else:
             while asides() and not nearly_done():
                 pass
             time.sleep(0.001 * rng.random())
         os.kill(child, 9)
         assert server.end() in (-9, code)
-        inside += bool(asides())
+        if asides():
+            inside += 1
+        elif not at_its_end:  # it was done sooner than it was when that was measured
+            lasts = min(lasts, 0.9 * moment)
         check()
-    sys.stdout.write(f"{inside} of {kills} kills fell into the writing\n")  # which pytest -rP shows
+    sys.stdout.write(f"{inside} of {made} kills fell into the writing\n")  # which pytest -rP shows
     return inside
 
 
@@ -277,7 +285,7 @@ def test_a_killed_verification_leaves_the_old_report_or_the_new_one() -> None:
     with serving("torch") as server:
         command = "verify one.pth two.pth --to instance --report report.json"
         within = kill_while_writing(server, command, 6, lambda: Path("report.json").write_text("old"), check, code=1)
-    assert within >= 2, f"only {within} of 6 kills fell into the writing"
+    assert within >= 3, f"only {within} of 6 kills fell into the writing"
 
 
 def test_what_a_living_run_writes_in_is_left_alone(folder: Path) -> None:
