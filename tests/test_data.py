@@ -110,6 +110,7 @@ FILES: dict[str, Callable[[], str]] = {
     "npz, compressed": lambda: compressed(x=samples()),
     "npz, the only array": lambda: zipped(image=samples()),
     "npz, with an output beside": lambda: zipped(image=samples(), y=targets()),
+    "npz, with objects beside": lambda: zipped(x=samples(), more=np.array([{}], object)),
     "npz, with more beside": lambda: zipped(a=targets(2), x=samples(), b=np.float64(1)),
     "npy": lambda: saved("data.npy", samples()),
     "npy, the other byte order": lambda: saved("data.npy", samples().astype(">f4")),
@@ -242,7 +243,8 @@ def chequered() -> Image.Image:
     return made
 
 
-def rotated(shown: Array, orientation: int) -> dict[str, Any]:
+def turned(orientation: int) -> dict[str, Any]:
+    """Options that write an image with this EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return {"exif": exif}
@@ -254,8 +256,8 @@ IMAGES: dict[str, tuple[Callable[[], Image.Image], dict[str, Any], Callable[[Arr
     "palette": (chequered, {}, lambda a: a),
     "one bit": (lambda: Image.fromarray(pixels(1, 1)[0, :, :, 0]).convert("1"), {}, lambda a: a),
     "opaque alpha": (lambda: with_alpha(255), {}, lambda a: a),
-    "upside down": (lambda: Image.fromarray(pixels()[0]), rotated(pixels(), 3), lambda a: a[::-1, ::-1]),
-    "on its side": (lambda: Image.fromarray(pixels(1, 3, W, H)[0]), rotated(pixels(), 6), lambda a: np.rot90(a, -1)),
+    "upside down": (lambda: Image.fromarray(pixels()[0]), turned(3), lambda a: a[::-1, ::-1]),
+    "on its side": (lambda: Image.fromarray(pixels(1, 3, W, H)[0]), turned(6), lambda a: np.rot90(a, -1)),
 }
 
 
@@ -295,7 +297,7 @@ def test_images_are_read_as_they_are_seen(
 def test_what_was_done_to_images_is_said() -> None:
     for name in "ab":
         image(f"photos/{name}.png", pixels(1, 1, 8, 10))
-    image("photos/c.png", pixels(1, 3, 8, 8), **rotated(pixels(), 6))
+    image("photos/c.png", pixels(1, 3, 8, 8), **turned(6))
     data = batches_of("photos", inputs=[X], scale=(-1, 1), size=(W, H))
     assert data.source == "photos: 3 images, 0 and 255 as -1 and 1"
     assert all_of(data).shape == (3, 3, H, W)
@@ -319,6 +321,21 @@ def test_images_are_read_by_name_and_jpeg_too() -> None:
     data = batches_of("photos", inputs=[X], scale=SCALES["0,255"], batch_size=2)
     assert sizes(data) == [2, 1]
     np.testing.assert_allclose(all_of(data).mean(axis=(1, 2, 3)), [10, 20, 30], atol=1)
+
+
+def test_a_jpeg_is_turned_upright_too() -> None:
+    path = image("photos/a.jpg", pixels(1, 3, W, H), **turned(6))
+    assert all_of(batches_of(path, inputs=[X], scale=(0, 1))).shape == (1, 3, H, W)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("limit", [H * W - 1, H * W // 2 - 1])
+def test_the_limit_of_pillow_is_kept(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = image("photos/a.png", pixels())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # above it Pillow warns, above twice of it it refuses
+    refused(f"no more than {limit} pixels", path, **TAKES_IMAGES)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W)
+    assert len(list(batches_of(path, **TAKES_IMAGES))) == 1
 
 
 def test_images_of_several_sizes_are_read_one_at_a_time() -> None:
@@ -356,6 +373,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], bool]] = {  # and whether targets com
     "a tensor": (lambda: torch.from_numpy(samples()).requires_grad_(), False),
     "arrays by name": (lambda: {"x": samples(), "y": targets()}, True),
     "arrays by name, one called target": (lambda: {"x": samples(), "target": targets()}, True),
+    "arrays by name, with more beside": (lambda: {"more": 1, "x": samples(), "text": "text"}, False),
     "a list of arrays": (lambda: np.split(samples(), [1, 4]), False),
     "a list of samples": (lambda: list(samples()), False),
     "a list of pairs": (lambda: [(samples(), targets())], True),
@@ -510,6 +528,8 @@ PAIRS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     ),
     "arrays": (samples, targets),
     "loaders of other sizes": (lambda: [samples()], lambda: np.split(targets(), [1, 4])),
+    "loaders of what is not a target by itself": (lambda: [samples()], lambda: [{"target": targets()}]),
+    "lists of lists": (lambda: [[samples()]], lambda: [[targets()]]),
     "a file and a loader": (lambda: zipped(x=samples()), lambda: np.split(targets(), [1, 4])),
 }  # fmt: skip
 
@@ -562,6 +582,13 @@ def flipped(path: str) -> str:
     content = bytearray(Path(path).read_bytes())
     content[len(content) // 2] ^= 0xFF
     return broken(path, bytes(content))
+
+
+def another_checksum(path: str) -> str:
+    """Change nothing but the checksum of an archive's only member, in both places where it stands."""
+    with zipfile.ZipFile(path) as archive:
+        checksum = archive.infolist()[0].CRC.to_bytes(4, "little")
+    return broken(path, Path(path).read_bytes().replace(checksum, b"\0\0\0\0"))
 
 
 def pickled(path: str) -> str:
@@ -640,7 +667,17 @@ def refused(says: str, data: Any, **options: Any) -> None:
     assert re.search(r"expected|does nothing|takes pillow|leave|say what", sentence)
 
 
-TAKES_IMAGES = {"inputs": [X], "scale": (0.0, 1.0)}
+@pytest.mark.parametrize("batch_size", [7, 500])
+@pytest.mark.parametrize("write", [zipped, compressed])
+def test_checksums_are_compared_however_much_is_read_at_once(write: Callable[..., str], batch_size: int) -> None:
+    refused("Bad CRC-32", another_checksum(write(x=samples(500))), inputs=[X], batch_size=batch_size)
+
+
+def test_integers_are_not_made_narrower() -> None:
+    refused("expected int32, found int64", zipped(x=np.arange(3)), inputs=[declared("N", dtype="int32")])
+
+
+TAKES_IMAGES: dict[str, Any] = {"inputs": [X], "scale": (0.0, 1.0)}
 
 
 def png(name: str = "a.png", **made: Any) -> str:
@@ -740,6 +777,7 @@ BAD_PYTHON: dict[str, tuple[Any, str]] = {
     "a target of another shape": ([(samples(), samples())], "'y': expected shape Nx1x4x5"),
     "fewer targets": ([(samples(), targets(5))], "x has 6, y has 5"),
     "targets now and then": ([(samples()[:3], targets(3)), samples()[3:]], "expected the arrays of batch 0"),
+    "objects": ([np.array([{}], object)], "batch 0 of the data: 'x': expected"),
     "sparse": ([torch.from_numpy(samples()).to_sparse()], "dense"),
 }
 
@@ -771,6 +809,7 @@ BAD_PAIRS: dict[str, tuple[Callable[[], Any], Callable[[], Any], str]] = {
         lambda: each_saved("d", [samples(2), samples(3)]), lambda: each_saved("t", [targets(3), targets(2)]),
         "t/s0.npy: expected 2 targets",
     ),
+    "a target of a target": (lambda: [samples()], lambda: [(targets(), targets())], r"1 target \(y\), found 2 values"),
     "both ways": (lambda: [(samples(), targets())], targets, "leave one of them out"),
     "several arrays": (lambda: zipped(x=samples(), a=targets(), b=targets()), lambda: "data.npz", "gives y, found"),
     "another shape": (lambda: zipped(x=samples()), lambda: saved("t.npy", samples()), "t.npy: 'y': expected shape"),

@@ -159,7 +159,7 @@ def batches_of(
     theirs = Role(TARGET, tuple(outputs), tuple(value.name for value in inputs))
     sources = [_source(data, ours, theirs, scale, size)]
     if targets is not None:
-        sources.append(_source(targets, theirs, Role(TARGET), scale, size))
+        sources.append(_source(targets, theirs, None, scale, size))
     files = [source for source in sources if isinstance(source, Files)]
     if len(files) == len(sources):
         if scale is not None and not any(source.scaled for source in files):
@@ -177,7 +177,9 @@ def batches_of(
     return Data(sources[0], sources[1] if len(sources) > 1 else None, batch_size, dictated)
 
 
-def _source(data: Any, role: Role, targets: Role, scale: Scale | None, size: tuple[int, int] | None) -> Files | Loader:
+def _source(
+    data: Any, role: Role, targets: Role | None, scale: Scale | None, size: tuple[int, int] | None
+) -> Files | Loader:
     if isinstance(data, (str, os.PathLike)):
         return open_files(data, role, scale, size)
     return Loader(data, role, targets, scale)

@@ -16,7 +16,7 @@ import numpy as np
 from normswap.errors import DataError
 from normswap.layer import Array
 
-__all__ = ["SUFFIXES", "Stored", "stored_in"]
+__all__ = ["SUFFIXES", "Stored", "members_of", "read_stored"]
 
 SUFFIXES = (".npz", ".npy")
 
@@ -49,7 +49,6 @@ class Stored:
                 array = np.empty((min(samples, self.shape[0] - start), *self.shape[1:]), self.dtype)
                 _fill(stream, array)
                 yield array
-            stream.read(1)  # a zip file's checksum is compared at its end
 
     def whole(self) -> Array:
         """Read all of it, which is one sample.
@@ -61,26 +60,29 @@ class Stored:
             _read_header(stream)
             array = np.empty(self.shape, self.dtype)
             _fill(stream, array)
-            stream.read(1)
             return array
 
 
-def stored_in(path: Path) -> dict[str, Stored]:
-    """Read the headers of a file: arrays by their names, with the name empty in an .npy file.
+def members_of(path: Path) -> dict[str, tuple[str, int]]:
+    """List the members of a file and their sizes in bytes, by array name; names are empty for an .npy file.
 
     Raises:
-        DataError: If it is no such file, is damaged, or holds pickled objects.
+        DataError: If it is no such file.
     """
     with _trouble_in(path):
         if path.suffix.lower() == ".npy":
-            return {"": _stored(path, "", path.stat().st_size)}
+            return {"": ("", path.stat().st_size)}
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename: info.file_size for info in archive.infolist()}
-        return {member.removesuffix(".npy"): _stored(path, member, size) for member, size in members.items()}
+            return {info.filename.removesuffix(".npy"): (info.filename, info.file_size) for info in archive.infolist()}
 
 
-def _stored(path: Path, member: str, size: int) -> Stored:
-    with _opened(path, member) as stream:
+def read_stored(path: Path, member: str, size: int) -> Stored:
+    """Read the header of an array, and hold the size of the file to it.
+
+    Raises:
+        DataError: If it is none, is damaged, or holds pickled objects.
+    """
+    with _trouble_in(path), _opened(path, member) as stream:
         shape, fortran, dtype = _read_header(stream)
         left = size - stream.tell()
     what = f"{path}: {member.removesuffix('.npy')!r}" if member else str(path)

@@ -94,7 +94,7 @@ def paired(inputs: Iterable[Batch], targets: Iterable[Batch]) -> Iterator[Batch]
     samples = 0
     for batch in inputs:
         other = next(others, None)
-        if batch.targets or (other is not None and other.targets):
+        if batch.targets:
             raise DataError(
                 f"{batch.where}: expected targets beside the inputs, found some with them too; leave one of them out"
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normswap.data import arrays
-from normswap.data.arrays import Stored, stored_in
+from normswap.data.arrays import Stored, members_of, read_stored
 from normswap.data.batches import Batch, check_counts
 from normswap.data.declared import (
     Named,
@@ -204,7 +204,9 @@ def _check_names(inputs: Files, targets: Files) -> None:
 
 
 def _open_folder(path: Path, role: Role, scale: Scale | None, size: tuple[int, int] | None) -> Files:
-    entries = sorted((entry for entry in path.iterdir() if not entry.name.startswith(".")), key=lambda e: e.stem)
+    entries = sorted(
+        (entry for entry in path.iterdir() if not entry.name.startswith(".")), key=lambda e: (e.stem, e.name)
+    )
     folders = [entry for entry in entries if entry.is_dir()]
     found: dict[str, list[Path]] = {"arrays": [], "images": [], "others": []}
     for entry in entries:
@@ -245,7 +247,8 @@ def _kind(path: Path) -> str:
 
 def _array_file(path: Path, role: Role, scale: Scale | None, *, alone: bool) -> ArrayFile:
     """Read the headers of a file and hold them to what the model says."""
-    stored = chosen(stored_in(path), role, str(path))
+    members = chosen(members_of(path), role, str(path))
+    stored = {name: read_stored(path, *member) for name, member in members.items()}
     single = not alone and all(is_sample(array.shape, role.of(name)) for name, array in stored.items())
     counts = {}
     for name, array in stored.items():

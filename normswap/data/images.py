@@ -171,9 +171,7 @@ def _plain(path: Path, pillow: ModuleType) -> Image:
             image.load()
             if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
                 raise DataError(f"{path}: expected no transparent pixels, found some; lay it over a background first")
-            exif = image.getexif()
             plain: Image = image.convert(_HELD[image.mode])
-            plain.getexif().update(exif)
             return plain
 
 

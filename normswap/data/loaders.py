@@ -35,13 +35,13 @@ class Loader:
 
     said = "given by the caller"
 
-    def __init__(self, data: Any, inputs: Role, targets: Role, scale: Scale | None) -> None:
+    def __init__(self, data: Any, inputs: Role, targets: Role | None, scale: Scale | None) -> None:
         """Find out how to read the data; no sample is read yet.
 
         Args:
             data: The caller's.
-            inputs: What the model takes.
-            targets: What it gives.
+            inputs: What the data are, or come first.
+            targets: What may come with them, None where nothing may.
             scale: What 0 and 255 of uint8 become where the model takes floats.
 
         Raises:
@@ -80,17 +80,12 @@ class Loader:
         self._used = True
         checksum = 0
         for index, item in enumerate(self._items(size)):
-            where = f"batch {index} of the data"
-            inputs, targets = self._parts(item, where)
-            for array in (*inputs.values(), *targets.values()):
+            batch = self._batch(item, f"batch {index} of the data", tally)
+            for array in (*batch.inputs.values(), *batch.targets.values()):
                 checksum = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, checksum)
             if index == 0:
                 self._first = self._same(self._first, checksum)
-            yield Batch(
-                {name: fitted(a, self._inputs.of(name), where, tally, self._scale) for name, a in inputs.items()},
-                {name: fitted(a, self._targets.of(name), where, tally, self._scale) for name, a in targets.items()},
-                where,
-            )
+            yield batch
         self._all = self._same(self._all, checksum)
 
     def _same(self, before: int | None, now: int) -> int:
@@ -107,7 +102,7 @@ class Loader:
         if self.whole and self.samples and size:
             slices = [slice(start, start + size) for start in range(0, self.samples, size)]
             if isinstance(data, Mapping):
-                return ({name: array[part] for name, array in data.items()} for part in slices)
+                return ({name: a[part] if _is_array(a) else a for name, a in data.items()} for part in slices)
             return (data[part] for part in slices)
         if self.whole:
             return [data]
@@ -116,34 +111,47 @@ class Loader:
             return begun
         return iter(data) if hasattr(data, "__iter__") else (data[index] for index in range(len(data)))
 
-    def _parts(self, item: Any, where: str) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Take an item apart into inputs and targets by their names."""
-        expected = len(self._inputs.declared) or 1
-        if isinstance(item, Mapping):
-            names = [value.name for value in self._targets.declared if value.name in item] or [TARGET]
-            theirs = {name: item[name] for name in names if name in item and name not in self._inputs.names}
-            ours = {name: value for name, value in item.items() if name not in theirs}
-        elif isinstance(item, (tuple, list)):
-            if len(item) not in (expected, expected + 1):
-                takes = f"{counted(expected, 'input')}{f' ({self._inputs.said})' if self._inputs.declared else ''}"
-                raise DataError(
-                    f"{where}: expected {takes}, with a target behind or without, found {counted(len(item), 'value')}; "
-                    "give a dictionary of arrays by input name"
-                )
-            names = self._inputs.names or [self._inputs.word]
-            ours = dict(zip(names, item[:expected], strict=True))
-            target = item[expected] if len(item) > expected else {}
-            theirs = dict(target) if isinstance(target, Mapping) else {"": target}
-        else:
-            ours, theirs = {"": item}, {}
+    def _batch(self, item: Any, where: str, tally: Tally) -> Batch:
+        """Make a batch of an item, held to what the model says."""
+        ours, theirs = self._parts(item, where)
         inputs = {name: _as_array(value, where) for name, value in chosen(ours, self._inputs, where).items()}
-        targets = {
-            name: _as_array(v, where) for name, v in (chosen(theirs, self._targets, where) if theirs else {}).items()
-        }
+        targets = {}
+        if theirs and self._targets is not None:
+            targets = {name: _as_array(value, where) for name, value in chosen(theirs, self._targets, where).items()}
         if not self.whole and all(is_sample(array.shape, self._inputs.of(name)) for name, array in inputs.items()):
             inputs = {name: array[None] for name, array in inputs.items()}
             targets = {name: array[None] for name, array in targets.items()}
-        return inputs, targets
+        return Batch(
+            self._fitted(inputs, self._inputs, where, tally), self._fitted(targets, self._targets, where, tally), where
+        )
+
+    def _fitted(self, arrays: Mapping[str, Array], role: Role | None, where: str, tally: Tally) -> dict[str, Array]:
+        declared = role or self._inputs
+        return {name: fitted(array, declared.of(name), where, tally, self._scale) for name, array in arrays.items()}
+
+    def _parts(self, item: Any, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Take an item apart into inputs and targets, both by name."""
+        if isinstance(item, Mapping):
+            if self._targets is None:
+                return dict(item), {}
+            names = [name for name in self._targets.names if name in item] or [TARGET]
+            theirs = {name: item[name] for name in names if name in item and name not in self._inputs.names}
+            return {name: value for name, value in item.items() if name not in theirs}, theirs
+        if not isinstance(item, (tuple, list)):
+            return {"": item}, {}
+        expected = len(self._inputs.declared) or 1
+        if len(item) != expected and (self._targets is None or len(item) != expected + 1):
+            takes = (
+                f"{counted(expected, self._inputs.word)}{f' ({self._inputs.said})' if self._inputs.declared else ''}"
+            )
+            behind = "" if self._targets is None else ", with a target behind or without"
+            raise DataError(
+                f"{where}: expected {takes}{behind}, found {counted(len(item), 'value')}; give a dictionary of arrays "
+                f"by {self._inputs.word} name"
+            )
+        ours = dict(zip(self._inputs.names or [self._inputs.word], item[:expected], strict=True))
+        target = item[expected] if len(item) > expected else {}
+        return ours, dict(target) if isinstance(target, Mapping) else {"": target}
 
 
 def _is_array(value: Any) -> bool:
@@ -165,8 +173,8 @@ def _length(data: Any) -> int | None:
 
 def _samples(data: Any) -> int | None:
     """Count the samples of an array, or of arrays by name."""
-    shapes = [getattr(array, "shape", ()) for array in (data.values() if isinstance(data, Mapping) else [data])]
-    return int(shapes[0][0]) if shapes and shapes[0] else None
+    arrays = filter(_is_array, data.values() if isinstance(data, Mapping) else [data])
+    return next((int(array.shape[0]) for array in arrays if array.shape), None)
 
 
 def _as_array(value: Any, where: str) -> Array:
