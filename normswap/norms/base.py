@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,16 +17,18 @@ if TYPE_CHECKING:
     from normswap.kernels import Kernel
 
 __all__ = [
+    "Blending",
     "Form",
     "Norm",
     "OnnxOps",
     "affine",
     "along_channels",
-    "batch_moments",
     "by_name",
     "compute_dtype",
     "emit_in",
     "emit_two_pass",
+    "no_stored_statistics",
+    "single_elements",
 ]
 
 
@@ -61,38 +64,74 @@ class Norm(ABC):
     Attributes:
         name: As given to ``--to``.
         meaning: What the result equals, as one phrase for people.
-        equals: The role that has this meaning already.
-        trains: Whether that meaning is train mode, or the stored running statistics.
+        equals: The role that has this meaning already, None where no role has.
+        trains: Whether that meaning is train mode, which has no use for the stored running statistics.
         by_sample: Whether it is fed one sample at a time, or the whole batch.
+        prior: As how many samples the stored statistics count beside those that it is fed: 0 where these count
+            alone, infinity where the stored ones do.
+        parameters: What the target was given beside its name, by the names of the options.
         forms: How it can be written in ONNX, by name, the default first; the last takes every layer.
     """
 
     name: str
     meaning: str
-    equals: Role
+    equals: Role | None = None
     trains: bool = True
     by_sample: bool = False
+    prior: float = 0.0
+    parameters: Mapping[str, float | str] = MappingProxyType({})
     forms: Mapping[str, Form]
 
     @abstractmethod
     def refuse(self, layer: NormLayer) -> str | None:
         """Say why this target has no meaning for the layer, or None where it has one."""
 
-    @abstractmethod
+    def own_moments(self, x: Floats) -> tuple[Floats, Floats]:
+        """Compute the mean and the biased variance of what the target is fed at once, by two passes.
+
+        Args:
+            x: Layer input, shape (N, C, *spatial), float64.
+
+        Returns:
+            Mean and variance (divided by the count), each broadcastable against x, in units of x and x squared.
+        """
+        axes = (*(() if self.by_sample else (0,)), *range(2, x.ndim))
+        mean = x.mean(axis=axes, keepdims=True)
+        return mean, np.square(x - mean).mean(axis=axes, keepdims=True)
+
+    def share(self, shape: tuple[int, ...]) -> float:
+        """Return the weight of an input's own statistics, n / (prior + n) for n samples; the stored ones have the rest.
+
+        Args:
+            shape: Of the layer's input.
+        """
+        samples = 1 if self.by_sample else shape[0]
+        return samples / (self.prior + samples) if self.prior else 1.0
+
     def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
-        """Compute the mean and the biased variance that the target normalizes with.
+        """Compute the mean and the variance that the target normalizes with.
 
         Args:
             x: Layer input, shape (N, C, *spatial), float64.
             layer: The BatchNorm replaced.
 
         Returns:
-            Mean and variance (divided by the count), each broadcastable against x, in units of x and x squared.
+            Mean and variance, each broadcastable against x, in units of x and x squared: the weighted means of those
+            of the input and of those that are stored.
         """
+        share = self.share(x.shape)
+        if share == 1:
+            return self.own_moments(x)
+        assert layer.running_mean is not None and layer.running_var is not None, "refused otherwise"
+        stored = layer.per_channel(layer.running_mean, x.ndim), layer.per_channel(layer.running_var, x.ndim)
+        if share == 0:
+            return stored
+        (mean, var), (stored_mean, stored_var) = self.own_moments(x), stored
+        return share * mean + (1 - share) * stored_mean, share * var + (1 - share) * stored_var
 
-    @abstractmethod
     def count(self, shape: tuple[int, ...]) -> int:
-        """Count the elements that one statistic is computed over; 0 where statistics are stored."""
+        """Count the elements that one statistic is computed over; 0 where only stored ones count."""
+        return 0 if math.isinf(self.prior) else math.prod(shape[2:]) * (1 if self.by_sample else shape[0])
 
     def form_of(self, layer: NormLayer) -> Form:
         """Return the form that a layer is written in where nothing else is asked for."""
@@ -133,10 +172,27 @@ def affine(normalized: Floats, layer: NormLayer) -> Floats:
     return normalized * weight + layer.per_channel(layer.bias, normalized.ndim)
 
 
-def batch_moments(x: Floats, axes: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """Mean and biased variance of x over ``axes``, kept as axes of length 1, by two passes."""
-    mean = x.mean(axis=axes, keepdims=True)
-    return mean, np.square(x - mean).mean(axis=axes, keepdims=True)
+def no_stored_statistics(layer: NormLayer) -> str | None:
+    """Say why a layer has no stored statistics that were ever its meaning, or None where it has."""
+    if layer.role == "instance":
+        return "it is an InstanceNorm written with BatchNorm; its running statistics were never its meaning"
+    if layer.role == "batch-stat":
+        return "its statistics are computed in the graph and none are stored"
+    if layer.running_mean is None or layer.running_var is None:
+        return "its running statistics are not stored in the model but computed or given at run time"
+    return None
+
+
+def single_elements(layer: NormLayer) -> str | None:
+    """Say that a sample has one element of each channel, of variance 0 whatever it is, or None where it has more."""
+    if layer.shape is None:
+        return None
+    if len(layer.shape) < 3:
+        return f"its input has rank {len(layer.shape)}, one value per sample and channel"
+    spatial = [dim for dim in layer.shape[2:] if isinstance(dim, int)]
+    if len(spatial) == len(layer.shape) - 2 and math.prod(spatial) == 1:
+        return "its input has one spatial element per sample and channel"
+    return None
 
 
 class OnnxOps(Protocol):
@@ -164,6 +220,10 @@ class OnnxOps(Protocol):
 
     def eps_constant(self, dtype: str) -> str:
         """Add a scalar constant that holds eps."""
+        ...
+
+    def number(self, value: float, dtype: str) -> str:
+        """Add a scalar constant."""
         ...
 
     def ints(self, values: list[int]) -> str:
@@ -213,7 +273,11 @@ def along_channels(ops: OnnxOps, parameter: str, dtype: str, rank: int) -> str:
     return ops.unsqueeze(ops.cast(parameter, dtype, compute_dtype(ops)), [0, *range(2, rank)])
 
 
-def emit_two_pass(ops: OnnxOps, *, over_batch: bool) -> None:
+# (x, its mean, its variance, rank of x) -> the mean and the variance to normalize with
+Blending: TypeAlias = Callable[[str, str, str, int], tuple[str, str]]
+
+
+def emit_two_pass(ops: OnnxOps, *, over_batch: bool, blend: Blending | None = None) -> None:
     """Write ``(x - mean(x)) * scale / sqrt(mean((x - mean(x))**2) + eps) + bias`` as ONNX primitives.
 
     Two passes, because E[x²] - E[x]² cancels. The batch axis is reduced after the spatial axes, not with them:
@@ -222,6 +286,8 @@ def emit_two_pass(ops: OnnxOps, *, over_batch: bool) -> None:
     Args:
         ops: Where to write.
         over_batch: Whether the statistics also span the batch axis.
+        blend: Writes what the statistics are turned into before they are used. With m in place of the mean a,
+            y = (x - a) k + ((a - m) k + bias), so that x is not read once more.
     """
 
     def body(x: str, rank: int, y: str | None) -> str:
@@ -232,11 +298,17 @@ def emit_two_pass(ops: OnnxOps, *, over_batch: bool) -> None:
                 value = ops.reduce_mean(value, spatial)
             return ops.reduce_mean(value, [0]) if over_batch else value
 
-        centred = ops.op("Sub", x, mean(x))
+        own_mean = mean(x)
+        centred = ops.op("Sub", x, own_mean)
         var = mean(ops.op("Mul", centred, centred))
+        if blend is not None:
+            used_mean, var = blend(x, own_mean, var, rank)
         std = ops.op("Sqrt", ops.op("Add", var, ops.eps_constant(compute_dtype(ops))))
         k = ops.op("Div", along_channels(ops, ops.scale, ops.param_dtype, rank), std)
         scaled = ops.op("Mul", centred, k)
-        return ops.op("Add", scaled, along_channels(ops, ops.bias, ops.param_dtype, rank), output=y)
+        bias = along_channels(ops, ops.bias, ops.param_dtype, rank)
+        if blend is not None:
+            bias = ops.op("Add", ops.op("Mul", ops.op("Sub", own_mean, used_mean), k), bias)
+        return ops.op("Add", scaled, bias, output=y)
 
     emit_in(compute_dtype(ops), ops, body)
