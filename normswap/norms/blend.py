@@ -27,8 +27,8 @@ __all__ = ["OVER", "Blend", "Over"]
 
 Over: TypeAlias = Literal["sample", "batch"]
 OVER: tuple[Over, ...] = get_args(Over)
-# From here on float32 has no digit left for the input's own statistics, and soon none for the prior itself.
-_LARGEST_PRIOR = 1e30
+# Long before this float32 has no digit left for the input's own statistics; beyond it products would overflow.
+_LARGEST_PRIOR = 1e12
 
 
 class Blend(Norm):
@@ -43,7 +43,7 @@ class Blend(Norm):
         over: What is fed at once: each ``sample`` by itself, or the ``batch``.
 
     Raises:
-        SelectionError: If the prior is no number from 0 to 1e30, or ``over`` is neither.
+        SelectionError: If the prior is no number from 0 to 1e12, or ``over`` is neither.
 
     References:
         Schneider et al. 2020, Improving robustness against common corruptions by covariate shift adaptation, section 3.
@@ -66,7 +66,9 @@ class Blend(Norm):
         counted = f"{prior:g}" if float(f"{prior:g}") == prior else repr(prior)
         whose = "each sample" if self.by_sample else "the batch"
         plural = "s" * (prior != 1)
-        self.meaning = f"BatchNorm with its stored statistics as a prior of {counted} sample{plural} to those of {whose}"
+        self.meaning = (
+            f"BatchNorm with its stored statistics as a prior of {counted} sample{plural} to those of {whose}"
+        )
         form = "two-pass primitives, each sample" if self.by_sample else "two-pass primitives, batch"
         self.forms = by_name(Form(form, partial(_emit, prior=self.prior, by_sample=self.by_sample)))
 
@@ -93,7 +95,7 @@ class Blend(Norm):
         """See normswap.kernels."""
         from normswap.kernels import Kernel
 
-        return Kernel("blend", self.prior, self.by_sample)
+        return Kernel(self.name, self.by_sample, self.prior)
 
 
 def _emit(ops: OnnxOps, *, prior: float, by_sample: bool) -> None:

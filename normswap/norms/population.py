@@ -6,7 +6,16 @@ import math
 from typing import TYPE_CHECKING
 
 from normswap.layer import NormLayer
-from normswap.norms.base import Form, Norm, OnnxOps, along_channels, by_name, compute_dtype, emit_in, no_stored_statistics
+from normswap.norms.base import (
+    Form,
+    Norm,
+    OnnxOps,
+    along_channels,
+    by_name,
+    compute_dtype,
+    emit_in,
+    no_stored_statistics,
+)
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel
