@@ -98,6 +98,7 @@ class Report:
         forms: The form that was chosen for each layer, by its name; empty where no choice was asked for.
         needed: The witnesses without which nothing is shown; between frameworks only the last can be had.
         pictures: The outputs of the end-to-end runs that are images.
+        parameters: What the target was given beside its name.
     """
 
     target: str
@@ -110,6 +111,7 @@ class Report:
     forms: Mapping[str, Choice] = field(default_factory=dict)
     needed: tuple[Witness, ...] = ("structure", "probes")
     pictures: tuple[Picture, ...] = field(default=(), repr=False, compare=False)
+    parameters: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -137,6 +139,7 @@ class Report:
             "ok": self.ok,
             "verdict": self.verdict,
             "target": self.target,
+            "parameters": dict(self.parameters),
             "meaning": self.meaning,
             "planned": list(self.planned),
             "inputs": self.inputs,

@@ -19,6 +19,7 @@ from cases import CASES, build
 from models import exported
 from modules import MODULES
 from mutants import GROSS, MUTANTS, Mutant, Wrong, is_mutant
+from targets import asked
 
 import normswap
 from normswap import NORMS, Report, Tolerance
@@ -95,7 +96,7 @@ MADE = [
 def test_the_right_operators_pass(body: Body) -> None:
     for to in body.targets:
         _, before, after, _ = made(body, to, Wrong())
-        report = normswap.verify(before, after, to, inputs=body.inputs())
+        report = normswap.verify(before, after, to, **asked(to), inputs=body.inputs())
         assert report.ok, report.to_text()
 
 
@@ -105,7 +106,7 @@ def test_probes_reject_a_wrong_rewrite_of_every_layer(body: Body, to: str, wrong
     checks, _ = probe_layers(backend, before, after, plan, 0, lambda *_: None)
     assert [check.name for check in checks] == [layer.name for layer in plan.layers]
     assert not any(check.ok for check in checks)
-    assert not normswap.verify(before, after, to, end_to_end=False).ok
+    assert not normswap.verify(before, after, to, **asked(to), end_to_end=False).ok
 
 
 @pytest.mark.parametrize("name", GROSS)
@@ -306,7 +307,7 @@ def test_no_false_alarm_over_twenty_seeds(to: str) -> None:
         try:
             for seed in range(20):
                 report = normswap.convert(
-                    model, to, seed=seed, end_to_end=case.runs, shapes=case.shapes, allow_refusals=True
+                    model, to, **asked(to), seed=seed, end_to_end=case.runs, shapes=case.shapes, allow_refusals=True
                 ).report
                 assert report.ok, f"{name}, seed {seed}: {report.to_text()}"
         except normswap.NothingToConvertError:
@@ -334,11 +335,11 @@ def test_a_wrong_eps_of_a_single_channel_is_rejected(to: str, dtype: str, x: str
         value = onnx.numpy_helper.to_array(tensor)[:1]
         tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
     before = onnx_graph.load(source)
-    plan = normswap.plan(before, to)
+    plan = normswap.plan(before, to, **asked(to))
     right = onnx_graph.rewrite(before, replace(plan, norm=Mutant(plan.norm, Wrong())))
     wrong = onnx_graph.rewrite(before, replace(plan, norm=Mutant(plan.norm, Wrong(eps=factor))))
-    assert normswap.verify(before, right, to, end_to_end=False).ok
-    assert not normswap.verify(before, wrong, to, end_to_end=False).ok
+    assert normswap.verify(before, right, to, **asked(to), end_to_end=False).ok
+    assert not normswap.verify(before, wrong, to, **asked(to), end_to_end=False).ok
 
 
 def test_layers_of_one_name_do_not_hide_each_other() -> None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -79,7 +79,7 @@ class Norm(ABC):
     trains: bool = True
     by_sample: bool = False
     prior: float = 0.0
-    parameters: Mapping[str, float | str] = MappingProxyType({})
+    parameters: Mapping[str, Any] = MappingProxyType({})
     forms: Mapping[str, Form]
 
     @abstractmethod

@@ -72,7 +72,7 @@ class Blend(Norm):
         form = "two-pass primitives, each sample" if self.by_sample else "two-pass primitives, batch"
         self.forms = by_name(Form(form, partial(_emit, prior=self.prior, by_sample=self.by_sample)))
 
-    def __reduce__(self) -> tuple[type[Blend], tuple[float, float | str]]:
+    def __reduce__(self) -> tuple[type[Blend], tuple[float, Over]]:
         """Let copies and pickles be made anew of the parameters: read-only mappings cannot be copied."""
         return type(self), (self.prior, self.parameters["over"])
 
