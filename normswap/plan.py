@@ -152,14 +152,14 @@ def target_named(name: str, *, prior: float | None = None, over: Over | None = N
     if isinstance(NORMS[name], Blend):
         if prior is None:
             raise SelectionError(
-                f"the target {name} needs --prior, as how many samples the stored statistics count beside those of the "
-                "input: 16 is what Schneider et al. 2020 use for single images, 0 leaves the stored ones out, and "
-                "more than some hundred leave little but them"
+                f"prior: the target {name} needs one, as how many samples the stored statistics count beside those of "
+                "the input; Schneider et al. 2020 use 16 for single images (--prior 16), 0 leaves the stored ones out, "
+                "and hundreds leave little but them"
             )
         return Blend(prior, over or "sample")
-    for given, said in ((prior, "--prior"), (over, "--over")):
+    for parameter, given in (("prior", prior), ("over", over)):
         if given is not None:
-            raise SelectionError(f"{said} is of the target blend and does nothing with {name}; leave it out")
+            raise SelectionError(f"{parameter}: is of the target blend and does nothing with {name}; leave it out")
     return NORMS[name]
 
 

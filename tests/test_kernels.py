@@ -59,7 +59,7 @@ def layer_of(dtype: str, eps: float, param_dtype: str | None, channels: int = 7)
 Parameters = tuple[Tensor | None, Tensor | None, Tensor, Tensor]
 
 
-def given(layer: NormLayer, given: bool = True) -> Parameters:
+def parameters_of(layer: NormLayer, given: bool = True) -> Parameters:
     values = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
     weight, bias, mean, var = (tensor_of(value) for value in values if value is not None)
     return (weight, bias, mean, var) if given else (None, None, mean, var)
@@ -115,7 +115,7 @@ def test_every_form_is_float64_arithmetic_on_every_probe(
             x = x.contiguous(memory_format=CHANNELS_LAST[x.dim()])
         for gradients in (True, False):  # a form may write into memory of its own where none are recorded
             with torch.set_grad_enabled(gradients):
-                y = FORMS[target][form](x, *given(layer, param_dtype is not None), layer.eps)
+                y = FORMS[target][form](x, *parameters_of(layer, param_dtype is not None), layer.eps)
             assert y.dtype == x.dtype
             exact.check(y, name)
 
@@ -127,7 +127,7 @@ def test_a_channel_that_is_all_of_a_sample_does_not_cancel(target: str, form: st
     x = (np.random.default_rng(0).standard_normal((2, 1, 9, 8)) + 1e4).astype(np.float32)
     for memory_format in (torch.contiguous_format, torch.channels_last):
         given = torch.empty(2, 1, 9, 8).to(memory_format=memory_format).copy_(tensor_of(x))
-        Exact.of(target, layer, x).check(FORMS[target][form](given, *given(layer), 1e-5), form)
+        Exact.of(target, layer, x).check(FORMS[target][form](given, *parameters_of(layer), 1e-5), form)
 
 
 def call(target: str, x: Tensor, parameters: Parameters, eps: float) -> Tensor:
@@ -163,7 +163,7 @@ def test_what_is_picked_is_float64_arithmetic_in_the_same_memory_format(
         x = tensor_of(values)
         if last and len(size) in CHANNELS_LAST:
             x = x.contiguous(memory_format=CHANNELS_LAST[len(size)])
-        y = call(target, x.requires_grad_(gradients), given(layer), 1e-3)
+        y = call(target, x.requires_grad_(gradients), parameters_of(layer), 1e-3)
         assert y.dtype == x.dtype and y.requires_grad == gradients
         assert y.stride() == x.stride()
         Exact.of(target, layer, values).check(y, pick(KERNELS[target].target, x, gradients=gradients))
@@ -197,7 +197,7 @@ def test_strided_input(target: str, form: str) -> None:
         base[0, :, :, :4].transpose(1, 2),  # rank 3, channels innermost
     ]
     for x in views:
-        y = FORMS[target][form](x, *given(layer), 1e-3)
+        y = FORMS[target][form](x, *parameters_of(layer), 1e-3)
         Exact.of(target, layer, x.numpy()).check(y, str(x.stride()))
         if form != "export" and x.dim() == 4 and x.stride(1) == 1:
             assert y.is_contiguous(memory_format=torch.channels_last)
@@ -206,7 +206,7 @@ def test_strided_input(target: str, form: str) -> None:
 @pytest.mark.parametrize(("target", "form"), EAGER_FORMS)
 def test_nothing_to_normalize(target: str, form: str) -> None:
     for shape in [(0, 4, 5, 5), (2, 4, 0, 5), (0, 4, 3)]:
-        parameters = given(layer_of("float32", 1e-3, "float32", 4))
+        parameters = parameters_of(layer_of("float32", 1e-3, "float32", 4))
         assert FORMS[target][form](torch.empty(shape), *parameters, 1e-3).shape == shape
 
 
@@ -217,7 +217,7 @@ def test_one_element_to_a_statistic_gives_exactly_the_bias(target: str, form: st
     samples = 1 if target == "batch-stat" else 3
     for shape in [(samples, 4, 1), (samples, 4, 1, 1), (samples, 4, 1, 1, 1)]:
         x = tensor_of((np.random.default_rng(0).standard_normal(shape) * 100).astype(dtype))
-        y = FORMS[target][form](x, *given(layer), 1e-5)
+        y = FORMS[target][form](x, *parameters_of(layer), 1e-5)
         assert layer.bias is not None
         expected = tensor_of(layer.bias).view(1, 4, *(1,) * (len(shape) - 2)).expand(shape)
         assert torch.equal(y, expected)
@@ -273,7 +273,7 @@ def test_gradients_are_those_of_torchs_batch_norm(target: str, form: str) -> Non
     outer = torch.tensor(rng.standard_normal(x.shape))
 
     def gradients(norm: Callable[[Tensor, Parameters], Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
-        weight, bias, mean, var = (value.to(dtype) for value in given(layer) if value is not None)
+        weight, bias, mean, var = (value.to(dtype) for value in parameters_of(layer) if value is not None)
         inputs = [value.requires_grad_() for value in (x.to(dtype, copy=True), weight, bias)]
         y = norm(inputs[0], (inputs[1], inputs[2], mean, var))
         return torch.autograd.grad(y, inputs, outer.to(dtype))
@@ -306,7 +306,7 @@ def test_first_and_second_derivatives(target: str, form: str, channels_last: boo
 @pytest.mark.parametrize("needs", list(itertools.product([False, True], repeat=3))[1:], ids=str)
 @pytest.mark.parametrize("target", FORMS)
 def test_only_what_requires_a_gradient_gets_one(target: str, needs: tuple[bool, ...]) -> None:
-    weight, bias, mean, var = given(layer_of("float32", 1e-3, "float32", 8))
+    weight, bias, mean, var = parameters_of(layer_of("float32", 1e-3, "float32", 8))
     assert weight is not None and bias is not None
     for size, last in itertools.product([(3, 8, 64, 64), (3, 8, 5, 5), (1, 8, 5, 5)], (False, True)):
         x = torch.randn(size)
@@ -320,7 +320,7 @@ def test_only_what_requires_a_gradient_gets_one(target: str, needs: tuple[bool, 
 
 def test_autocast_changes_nothing() -> None:
     x = torch.randn(2, 4, 12, 12).bfloat16()
-    parameters = given(layer_of("float32", 1e-3, "float32", 4))
+    parameters = parameters_of(layer_of("float32", 1e-3, "float32", 4))
     for target in FORMS:
         expected = call(target, x, parameters, 1e-3)
         with torch.autocast("cpu", torch.bfloat16):
@@ -335,7 +335,7 @@ class Layer(nn.Module):
         super().__init__()
         self.target = target
         layer = layer_of(dtype, 1e-3, param_dtype, 4)
-        weight, bias, mean, var = given(layer, param_dtype is not None)
+        weight, bias, mean, var = parameters_of(layer, param_dtype is not None)
         self.weight = None if weight is None else nn.Parameter(weight)
         self.bias = None if bias is None else nn.Parameter(bias)
         self.mean: Tensor
@@ -461,7 +461,7 @@ def test_export_form_writes_a_graph(target: str, rank: int, dtype: str) -> None:
     graph.output(KERNELS[target].export(*proxies, 1e-3, **facts).node)
     module = fx.GraphModule(nn.Module(), graph)
     for probe in probes(layer, rank):
-        y = module(tensor_of(probe.x), *given(layer))
+        y = module(tensor_of(probe.x), *parameters_of(layer))
         assert y.dtype == DTYPES[dtype]
         Exact.of(target, layer, probe.x).check(y, probe.name)
 
@@ -489,7 +489,7 @@ def test_a_mean_of_3000_costs_no_more_than_torchs_own_train_mode(
 ) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 3000
     x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    parameters = given(layer_of("float32", 1e-5, "float32", channels=shape[1]))
+    parameters = parameters_of(layer_of("float32", 1e-5, "float32", channels=shape[1]))
     weight, bias, mean, var = parameters
     assert weight is not None and bias is not None
     with torch.no_grad():

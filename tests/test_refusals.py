@@ -53,6 +53,8 @@ REFUSED = {
         "not stored in the model",
     ),
     "instance to batch-stat": (CASES["instance in disguise"].text, "batch-stat", "InstanceNorm"),
+    "no stored statistics to blend": (CASES["computed statistics"].text, "blend", "none are stored"),
+    "instance to blend": (CASES["instance in disguise"].text, "blend", "InstanceNorm"),
     "instance to population": (CASES["instance in disguise"].text, "population", "InstanceNorm"),
 }
 

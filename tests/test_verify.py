@@ -19,7 +19,7 @@ from cases import CASES, build
 from models import exported
 from modules import MODULES
 from mutants import GROSS, MUTANTS, Mutant, Wrong, is_mutant
-from targets import asked
+from targets import TARGETS, asked
 
 import normswap
 from normswap import NORMS, Report, Tolerance
@@ -35,7 +35,7 @@ class Body:
 
     build: Callable[[], Any]
     inputs: Callable[[], Any] = lambda: None
-    targets: tuple[str, ...] = ("instance", "batch-stat")
+    targets: tuple[str, ...] = ("instance", "batch-stat", "blend", "blend of samples")
 
 
 def graph(case: str) -> Callable[[], Any]:
@@ -56,20 +56,20 @@ BODIES: dict[str, Body] = {
     "onnx, rank 3": Body(graph("rank 3")),
     "onnx, float16": Body(graph("float16")),
     "onnx, float64": Body(graph("float64")),
-    "onnx, train": Body(graph("opset 14, training_mode=1"), targets=("population",)),
+    "onnx, train": Body(graph("opset 14, training_mode=1"), targets=("population", "blend")),
     "onnx, If and Loop": Body(graph("If and Loop, parameters in outer scopes")),
     "onnx, local function": Body(graph("local function, called three times")),
     **{
         f"module, {case}": Body(module(case), MODULES[case].inputs)
         for case in ("BatchNorm2d", "BatchNorm1d, (N, C, L)", "BatchNorm3d", "float16", "float64", "two names")
     },
-    "module, train": Body(module("BatchNorm2d, train"), MODULES["BatchNorm2d, train"].inputs, ("population",)),
+    "module, train": Body(module("BatchNorm2d, train"), MODULES["BatchNorm2d, train"].inputs, ("population", "blend")),
     "fx": Body(program("BatchNorm2d", module=True), MODULES["BatchNorm2d"].inputs),
     "program": Body(program("BatchNorm2d"), MODULES["BatchNorm2d"].inputs),
     "program, decomposed": Body(program("BatchNorm2d", decomposed=True), MODULES["BatchNorm2d"].inputs),
     "program, float16": Body(program("float16", decomposed=True), MODULES["float16"].inputs),
     "program, train": Body(
-        program("BatchNorm2d, train", decomposed=True), MODULES["BatchNorm2d, train"].inputs, ("population",)
+        program("BatchNorm2d, train", decomposed=True), MODULES["BatchNorm2d, train"].inputs, ("population", "blend")
     ),
 }
 
@@ -79,7 +79,7 @@ def made(body: Body, to: str, wrong: Wrong) -> tuple[Backend, Any, Any, Plan]:
     model = body.build()
     backend = backend_for(model)
     before = backend.load(model)
-    plan = make_plan(NORMS[to], backend.find(before))
+    plan = make_plan(TARGETS[to], backend.find(before))
     return backend, before, backend.rewrite(before, replace(plan, norm=Mutant(plan.norm, wrong))), plan
 
 
@@ -88,7 +88,7 @@ MADE = [
     for label, body in BODIES.items()
     for to in body.targets
     for name, wrong in MUTANTS.items()
-    if is_mutant(wrong, to)
+    if is_mutant(wrong, TARGETS[to])
 ]
 
 
@@ -96,7 +96,8 @@ MADE = [
 def test_the_right_operators_pass(body: Body) -> None:
     for to in body.targets:
         _, before, after, _ = made(body, to, Wrong())
-        report = normswap.verify(before, after, to, **asked(to), inputs=body.inputs())
+        norm = TARGETS[to]
+        report = normswap.verify(before, after, norm.name, **norm.parameters, inputs=body.inputs())
         assert report.ok, report.to_text()
 
 
@@ -106,14 +107,14 @@ def test_probes_reject_a_wrong_rewrite_of_every_layer(body: Body, to: str, wrong
     checks, _ = probe_layers(backend, before, after, plan, 0, lambda *_: None)
     assert [check.name for check in checks] == [layer.name for layer in plan.layers]
     assert not any(check.ok for check in checks)
-    assert not normswap.verify(before, after, to, **asked(to), end_to_end=False).ok
+    assert not normswap.verify(before, after, plan.norm.name, **plan.norm.parameters, end_to_end=False).ok
 
 
 @pytest.mark.parametrize("name", GROSS)
-@pytest.mark.parametrize("to", ["instance", "batch-stat"])
+@pytest.mark.parametrize("to", ["instance", "batch-stat", "blend", "blend of samples"])
 @pytest.mark.parametrize("body", ["onnx", "module, BatchNorm2d", "fx", "program"])
 def test_end_to_end_rejects_it_by_itself(name: str, to: str, body: str) -> None:
-    if not is_mutant(MUTANTS[name], to):
+    if not is_mutant(MUTANTS[name], TARGETS[to]):
         return
     backend, before, after, plan = made(BODIES[body], to, MUTANTS[name])
     feeds = backend.feeds(before, BODIES[body].inputs(), {}, 0)

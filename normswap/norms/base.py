@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -55,7 +54,10 @@ class Form:
 
 def by_name(*forms: Form) -> Mapping[str, Form]:
     """Return forms in their order, by their names."""
-    return MappingProxyType({form.name: form for form in forms})
+    return {form.name: form for form in forms}
+
+
+_NO_PARAMETERS: Mapping[str, Any] = {}
 
 
 class Norm(ABC):
@@ -79,7 +81,7 @@ class Norm(ABC):
     trains: bool = True
     by_sample: bool = False
     prior: float = 0.0
-    parameters: Mapping[str, Any] = MappingProxyType({})
+    parameters: Mapping[str, Any] = _NO_PARAMETERS
     forms: Mapping[str, Form]
 
     @abstractmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from normswap.errors import SelectionError
@@ -62,7 +61,7 @@ class Blend(Norm):
             raise SelectionError(f"over: expected {' or '.join(OVER)}, found {over!r}")
         self.prior = float(prior)
         self.by_sample = over == "sample"
-        self.parameters = MappingProxyType({"prior": self.prior, "over": over})
+        self.parameters = {"prior": self.prior, "over": over}
         counted = f"{prior:g}" if float(f"{prior:g}") == prior else repr(prior)
         whose = "each sample" if self.by_sample else "the batch"
         plural = "s" * (prior != 1)
@@ -71,10 +70,6 @@ class Blend(Norm):
         )
         form = "two-pass primitives, each sample" if self.by_sample else "two-pass primitives, batch"
         self.forms = by_name(Form(form, partial(_emit, prior=self.prior, by_sample=self.by_sample)))
-
-    def __reduce__(self) -> tuple[type[Blend], tuple[float, Over]]:
-        """Let copies and pickles be made anew of the parameters: read-only mappings cannot be copied."""
-        return type(self), (self.prior, self.parameters["over"])
 
     def refuse(self, layer: NormLayer) -> str | None:
         """Refuse a layer without stored statistics, and single elements where each sample is taken by itself.
