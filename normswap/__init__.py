@@ -4,6 +4,7 @@ from normswap.api import Conversion, convert, find, plan, save, verify
 from normswap.checkpoint import convert_state_dict
 from normswap.errors import (
     CannotRunError,
+    DataError,
     ModelReadError,
     ModelWriteError,
     NormswapError,
@@ -12,6 +13,7 @@ from normswap.errors import (
     ReportError,
     SelectionError,
     SettingsError,
+    TimeLimitError,
     UnsupportedModelError,
 )
 from normswap.layer import NormLayer
@@ -25,6 +27,7 @@ __all__ = [
     "CannotRunError",
     "Check",
     "Conversion",
+    "DataError",
     "Kept",
     "ModelReadError",
     "ModelWriteError",
@@ -39,6 +42,7 @@ __all__ = [
     "ReportError",
     "SelectionError",
     "SettingsError",
+    "TimeLimitError",
     "Tolerance",
     "UnsupportedModelError",
     "convert",

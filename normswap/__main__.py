@@ -1,8 +1,6 @@
 """Run the command line as ``python -m normswap``."""
 
-import sys
-
-from normswap.cli import main
+from normswap.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -222,6 +222,7 @@ def verify(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    may_differ: Sequence[str] = (),
     allow_refusals: bool = False,
     drop_statistics: bool = False,
     end_to_end: bool = True,
@@ -235,10 +236,19 @@ def verify(
     The two may be of different frameworks (an nn.Module and the .onnx file that was made of it): then their outputs
     are compared, paired by order, and the report says that this is all that was. Arguments and exceptions are those
     of ``convert``; ``after`` is the converted model.
+
+    ``may_differ`` are globs of converted layers whose own checks may fail: the report names those that differ, its
+    verdict says how many, and everything else has to hold. Such a layer is taken as it was in the original when the
+    whole model is run; where it is not that either, end to end is not judged, and the report says so.
     """
     norm = target_named(to, prior=prior, over=over)
     backend, after_backend = backend_for(before), backend_for(after)
     _check_runtimes(runtimes, after_backend.RUNS_ELSEWHERE)
+    if may_differ and backend is not after_backend:
+        raise SelectionError(
+            "the two models are of different frameworks, which are compared end to end alone, so that no layer of them "
+            "may differ; leave may_differ (--may-differ) out"
+        )
     other = after_backend.load(after)
 
     def feeds_of(model: Any) -> list[Feed]:
@@ -251,6 +261,7 @@ def verify(
         original = backend.observe(original, feeds_of, given=inputs is not None)
     planned = _plan(backend, original, norm, only, skip)
     _raise_for_plan(planned, allow_refusals)
+    allowed = planned.named(may_differ)
     prepared = backend.prepare(original)
     feeds = feeds_of(prepared) if end_to_end else None
     if backend is after_backend:
@@ -261,6 +272,7 @@ def verify(
             planned,
             feeds=feeds,
             runtimes=runtimes,
+            may_differ=allowed,
             tolerance=tolerance,
             seed=seed,
             progress=progress,

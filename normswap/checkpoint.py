@@ -314,14 +314,32 @@ def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, 
 
 
 def _identical(one: Any, other: Any) -> bool:
+    """Whether two values are the same, tensors bit for bit, within the containers of a module's extra state too."""
     import torch
 
     from normswap.backends.torch_common.tensors import same_bits
 
-    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
-        (leaves, form), (others, other_form) = (torch.utils._pytree.tree_flatten(value) for value in (one, other))
-        if form == other_form and any(isinstance(leaf, torch.Tensor) for leaf in leaves):
-            return all(map(_identical, leaves, others))  # a module's extra state that holds tensors
-        return type(one) is type(other) and bool(np.all(one == other))
-    alike = (one.dtype, one.shape, one.layout) == (other.dtype, other.shape, other.layout)
-    return alike and same_bits(one, other)
+    pending, seen = [(one, other)], set()
+    while pending:
+        pair = pending.pop()
+        if tuple(map(id, pair)) in seen:  # a pickle can hold one list in very many places
+            continue
+        seen.add(tuple(map(id, pair)))
+        left, right = pair
+        if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+            alike = (left.dtype, left.shape, left.layout) == (right.dtype, right.shape, right.layout)
+            if not alike or not same_bits(left, right):
+                return False
+        elif type(left) is not type(right):
+            return False
+        elif isinstance(left, Mapping):
+            if left.keys() != right.keys():
+                return False
+            pending += [(left[key], right[key]) for key in left]
+        elif isinstance(left, (list, tuple)):
+            if len(left) != len(right):
+                return False
+            pending += zip(left, right, strict=True)
+        elif not np.all(left == right):
+            return False
+    return True

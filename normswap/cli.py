@@ -21,6 +21,7 @@ from normswap.backends import OWN
 from normswap.backends.files import as_write_error, check_writable, folder_beside
 from normswap.errors import NormswapError, SelectionError, sentence_of
 from normswap.formats import FORMATS, check_reports, render, time_stamp, write_reports
+from normswap.guard import exit_guarded
 from normswap.listing import inspection, listing
 from normswap.norms import NORMS
 from normswap.norms.blend import OVER, Over
@@ -36,6 +37,7 @@ from normswap.pairs import (
 from normswap.report import Progress, counted
 from normswap.runtimes import RUNTIMES
 from normswap.settings import Settings, find_settings, outcomes_of, read_settings
+from normswap.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _trouble(sentence: str) -> int:
     lines = [line.strip() for line in sentence.splitlines()]
-    click.echo(f"normswap: {' '.join(filter(None, lines))}", err=True)
+    click.echo(f"normswap: {visible(' '.join(filter(None, lines)))}", err=True)
     return TROUBLE
 
 
@@ -151,6 +153,9 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         ),
         "only": click.option("--only", multiple=True, metavar="GLOB", help="Layers to convert; repeatable."),
         "skip": click.option("--skip", multiple=True, metavar="GLOB", help="Layers to leave; repeatable."),
+        "may_differ": click.option(
+            "--may-differ", multiple=True, metavar="GLOB", help="Converted layers that may differ; repeatable."
+        ),
         "allow_refusals": click.option(
             "--allow-refusals", is_flag=True, help="Leave layers that the target cannot take as they are."
         ),
@@ -297,7 +302,7 @@ def convert(
     MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors) by itself. The suffix
     of OUT says what is written of a factory's model: weights (.pth, .safetensors) or an export (.onnx, .pt2).
     """
-    check_reports(reports)
+    check_reports(reports, [model])
     report, written, trouble = None, None, ""
     try:
         with _prints_aside(), _Progress() as progress:
@@ -368,7 +373,17 @@ def _convert_checkpoint(
 @_options("prior", "over", "weights")
 @click.option("--after-weights", type=click.Path(), metavar="FILE", help="State dict for a factory given as AFTER.")
 @_options(
-    "only", "skip", "allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end", "runtime", *_REPORTS
+    "only",
+    "skip",
+    "may_differ",
+    "allow_refusals",
+    "drop_statistics",
+    "inputs",
+    "shape",
+    "seed",
+    "end_to_end",
+    "runtime",
+    *_REPORTS,
 )
 @click.pass_context
 def verify(
@@ -390,6 +405,8 @@ def verify(
     """
     check_reports(reports)
     listed = None if _names_one_pair(context) else _listed(settings, chosen)
+    pairs = [Pair(**pair)] if listed is None else listed.pairs
+    check_reports(reports, [model for one in pairs for model in (one.before, one.after)])
     with _prints_aside(), _Progress() as progress:
         outcomes = [outcome_of(Pair(**pair), progress)] if listed is None else outcomes_of(listed, progress)
     _show(outcomes, form, reports)
@@ -441,10 +458,10 @@ def _show(outcomes: Sequence[Outcome], form: str, reports: Sequence[str]) -> Non
         for line in render(form, outcomes, created).splitlines():
             style = next((style for word, style in _STYLES.items() if line.startswith(word)), None)
             click.secho(line, **style) if style and _is_terminal(sys.stdout) else click.echo(line)
-    write_reports(reports, outcomes, created)
     for outcome in outcomes:
         if outcome.trouble:
             _trouble(f"{outcome.name}: {outcome.trouble}" if len(outcomes) > 1 else outcome.trouble)
+    write_reports(reports, outcomes, created)
 
 
 def _console() -> Console:
@@ -482,4 +499,4 @@ class _Progress:
 
 def run() -> None:
     """Entry point of the console script."""
-    sys.exit(main())
+    exit_guarded(main)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,9 @@ def end_to_end(
             f"end to end did not reach {', '.join(unseen)} with these inputs; only structure and probes saw them"
         )
     if tell_apart and checks:
-        notes += _other_meanings(backend, before, plan, feed, expected.outputs, found, checks)
+        said_of_others, causes = _other_meanings(backend, before, plan, feed, expected.outputs, found, checks)
+        notes += said_of_others
+        checks = [check if check.ok else replace(check, cause=_cause_of(check, causes)) for check in checks]
         if all(check.ok for check in checks) and weak.keys() == expected.outputs.keys():
             said = "every output is constant or amplifies rounding, so that nothing is shown; give other inputs"
             failed.append(Check("end to end", "inputs", ok=False, detail=said))
@@ -166,9 +168,10 @@ def _other_meanings(
     expected: Mapping[str, Array],
     found: Mapping[str, Mapping[str, Array]],
     checks: Sequence[Check],
-) -> list[str]:
-    """Say of the other targets whether these inputs would have shown them, or have."""
-    said = []
+) -> tuple[list[str], dict[str, str]]:
+    """Say of the other targets whether these inputs would have shown them, and by how it was run, which one it is."""
+    said: list[str] = []
+    causes: dict[str, str] = {}
     bounds = {
         name: max((c.bound for c in checks if c.bound and c.name.startswith(f"{name} (")), default=0.0)
         for name in expected
@@ -182,11 +185,11 @@ def _other_meanings(
         except CannotRunError:
             continue
         ratio = _ratio(other, expected, bounds)
-        said += [
-            f"{how}: it computes {norm.name} instead ({norm.meaning})"
+        causes |= {
+            how: f"looks as if {norm.name} were computed instead ({norm.meaning})"
             for how, outputs in found.items()
             if _ratio(outputs, expected, bounds) > 1 >= _ratio(outputs, other, bounds)
-        ]
+        }
         if ratio > 1:
             said.append(f"{norm.name} ({norm.meaning}) would be off by {ratio:.2g} times what is allowed")
         else:
@@ -194,7 +197,11 @@ def _other_meanings(
                 f"these inputs do not tell {plan.norm.name} from {norm.name} ({norm.meaning}), "
                 f"which differs by {ratio:.2g} times what is allowed"
             )
-    return said
+    return said, causes
+
+
+def _cause_of(check: Check, causes: Mapping[str, str]) -> str:
+    return next((cause for how, cause in causes.items() if check.name.endswith(f" ({how})")), "")
 
 
 def _others(norm: Norm) -> list[Norm]:
@@ -268,8 +275,8 @@ def _compare_output(name: str, found: Array, expected: Array, noisy: Sequence[Ar
     error = np.abs(np.where(finite, one, 0.0) - other)
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(error)), error.shape))
     wrong = int(np.sum(error > bound))
-    detail = f"{wrong or 'all'} of {error.size} elements; noise floor {floor:.2g}, largest output {largest:.2g}"
-    return Check("end to end", name, wrong == 0, float(error[index]), bound, index, detail)
+    detail = f"noise floor {floor:.2g}, largest output {largest:.2g}"
+    return Check("end to end", name, wrong == 0, float(error[index]), bound, index, detail, wrong, error.size)
 
 
 def _compare_discrete(name: str, found: Array, expected: Array, noisy: Sequence[Array], tolerance: Tolerance) -> Check:

@@ -7,9 +7,11 @@ NormswapError
 ├── NothingToConvertError   no BatchNorm is left to convert
 ├── RefusedLayersError      layers that the target cannot take, each with its reason
 ├── UnsupportedModelError   the model as a whole cannot be handled (its opset cannot be raised, say)
-├── ReportError             an unknown report format, or one that needs a package that is not installed
+├── ReportError             a report that cannot be made as asked: its format, its name, a package that it takes
 ├── SettingsError           no settings file, or one that does not say what it has to
-└── CannotRunError          no inputs, or no runtime, with which the model runs
+├── DataError               data are missing, damaged, or not what the model takes
+├── CannotRunError          no inputs, or no runtime, with which the model runs
+└── TimeLimitError          the model did not come to an end in the time that it has
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CannotRunError",
+    "DataError",
     "ModelReadError",
     "ModelWriteError",
     "NormswapError",
@@ -30,6 +33,7 @@ __all__ = [
     "ReportError",
     "SelectionError",
     "SettingsError",
+    "TimeLimitError",
     "UnsupportedModelError",
     "first_line",
     "sentence_of",
@@ -78,15 +82,23 @@ class UnsupportedModelError(NormswapError):
 
 
 class ReportError(NormswapError):
-    """An unknown report format, or one that needs a package that is not installed."""
+    """A report cannot be made as asked: an unknown format, a package that it takes, a name given twice."""
 
 
 class SettingsError(NormswapError):
     """No settings file was found, or one of its keys or values is not what it has to be."""
 
 
+class DataError(NormswapError):
+    """Data to run a model on are missing, damaged, or not what it takes."""
+
+
 class CannotRunError(NormswapError):
     """The model does not run: no usable inputs, or an operator that the runtime lacks."""
+
+
+class TimeLimitError(NormswapError):
+    """A run of the model was ended, since it took longer than NORMSWAP_TIME_LIMIT says."""
 
 
 def sentence_of(error: Exception) -> str:

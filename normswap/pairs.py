@@ -30,6 +30,7 @@ class Pair:
         after_weights: State dict for ``after`` as a factory.
         only: Globs of the layers that are to be converted; all if there are none.
         skip: Globs of the layers that are to stay as they are.
+        may_differ: Globs of converted layers that may differ all the same.
         allow_refusals: Whether layers that the target cannot take may stay as they are.
         drop_statistics: Whether outputs that carry nothing but running statistics are gone.
         inputs: An .npz file of end-to-end inputs, None for generated ones.
@@ -52,6 +53,7 @@ class Pair:
     after_weights: str | None = None
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    may_differ: tuple[str, ...] = ()
     allow_refusals: bool = False
     drop_statistics: bool = False
     inputs: str | None = None
@@ -64,7 +66,7 @@ class Pair:
     over: Over | None = None
 
     def options(self) -> dict[str, Any]:
-        """Return what ``verify`` and ``convert`` take by name."""
+        """Return what ``verify`` and ``convert`` both take by name."""
         names = ("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shapes", "seed", "end_to_end")
         tolerance = None if self.tolerance is None else Tolerance(margin=self.tolerance)
         given = {name: getattr(self, name) for name in (*names, "runtimes", "prior", "over")}
@@ -94,7 +96,7 @@ def _report(pair: Pair, progress: Progress | None) -> Report:
         return _checkpoints(pair, after)
     if is_checkpoint(after):
         after = _converted_with(before, after, pair)
-    return verify(before, after, pair.to, progress=progress, **pair.options())
+    return verify(before, after, pair.to, may_differ=pair.may_differ, progress=progress, **pair.options())
 
 
 def source_of(model: str, weights: str | None, option: str = "--weights") -> Any:
@@ -140,6 +142,7 @@ _RUNS = {
     "shapes": "--shape",
     "drop_statistics": "--drop-statistics",
     "runtimes": "--runtime",
+    "may_differ": "--may-differ",
     "for_runtime": "--for",
     "tolerance": "tolerance",
 }
@@ -159,7 +162,7 @@ def raise_for_idle_with_checkpoints(given: Mapping[str, Any]) -> None:
 def _checkpoints(pair: Pair, after: Any) -> Report:
     from normswap.checkpoint import compare_checkpoints, plan_of, read_checkpoint
 
-    raise_for_idle_with_checkpoints(pair.options())
+    raise_for_idle_with_checkpoints({**pair.options(), "may_differ": pair.may_differ})
     if not is_checkpoint(after):
         found = after if isinstance(after, str) else "a model"
         raise SelectionError(f"{pair.before} is a checkpoint, which can only be compared with another; found {found}")

@@ -1,13 +1,12 @@
-"""Which outputs are images, and how arrays become pixels, for reports that can show them."""
+"""Which outputs are images, for reports that can show them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from normswap.layer import Array
 from normswap.report import Check, Picture
+from normswap.tolerance import UNIT_ROUNDOFF
 
 __all__ = ["pictures_of"]
 
@@ -27,11 +26,16 @@ def pictures_of(
     bounds = {check.name: check.bound for check in checks}
     return [
         # Copies: a view would keep the whole batch in memory as long as the report lives.
-        Picture(label, value[:_SAMPLES].copy(), outputs[name][:_SAMPLES].copy(), bounds.get(label))
+        Picture(
+            name,
+            how,
+            value[:_SAMPLES].copy(),
+            outputs[name][:_SAMPLES].copy(),
+            bounds.get(f"{name} ({how})") if _is_floating(value) else None,  # that of integers is a share of elements
+        )
         for how, outputs in found.items()
         for name, value in expected.items()
-        if _is_image(value) and outputs[name].shape == value.shape
-        for label in [f"{name} ({how})"]
+        if _is_image(value) and _is_image(outputs[name]) and outputs[name].shape == value.shape
     ]
 
 
@@ -42,5 +46,9 @@ def _is_image(value: Array) -> bool:
         and value.shape[0] > 0
         and value.shape[1] in (1, 3)
         and min(value.shape[2:]) > 1
-        and np.issubdtype(value.dtype, np.number)
+        and (value.dtype.kind in "iu" or _is_floating(value))
     )
+
+
+def _is_floating(value: Array) -> bool:
+    return value.dtype.kind == "f" or value.dtype.name in UNIT_ROUNDOFF  # bfloat16 is of no kind of NumPy's

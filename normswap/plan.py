@@ -70,6 +70,16 @@ class Plan:
         left = {kept.layer.name: kept.reason for kept in self.kept}
         return left | {refusal.layer.name: f"REFUSED: {refusal.reason}" for refusal in self.refusals}
 
+    def named(self, globs: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the layers to be rewritten that match any glob.
+
+        Raises:
+            SelectionError: If a glob matches none of them.
+        """
+        names = [layer.name for layer in self.layers]
+        _raise_for_idle_globs(globs, names, "that are to be converted")
+        return tuple(name for name in names if any(fnmatchcase(name, glob) for glob in globs))
+
     def raise_for_refusals(self) -> None:
         """Raise RefusedLayersError if any selected layer was refused."""
         if self.refusals:
@@ -169,11 +179,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; the nearest is {close[0]!r}" if close else ""
 
 
-def _raise_for_idle_globs(globs: Iterable[str], names: Sequence[str]) -> None:
+def _raise_for_idle_globs(globs: Iterable[str], names: Sequence[str], which: str = "found") -> None:
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in names):
             raise SelectionError(
-                f"no BatchNorm layer matches {glob!r} among the {len(names)} found"
+                f"no BatchNorm layer matches {glob!r} among the {len(names)} {which}"
                 f"{nearest(glob, names)}; normswap inspect lists their names"
             )
 

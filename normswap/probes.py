@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from normswap.backends import Backend, CutLayer
+from normswap.causes import Seen, likely_cause
 from normswap.errors import CannotRunError
 from normswap.layer import Array, Floats, NormLayer
 from normswap.plan import Plan
 from normswap.report import Check, Progress
-from normswap.tolerance import rounding_bound
+from normswap.tolerance import LARGEST, rounding_bound
 
 __all__ = ["Probe", "probe_layers", "probes", "with_stand_ins"]
 
@@ -114,7 +115,8 @@ def _conditions(rng: np.random.Generator, shape: tuple[int, ...], eps: float, dt
         np.broadcast_to(lift, shape) * 1.0,  # constant: nothing but rounding is left
         noise * 0.01 + spike,  # one spike
     ]
-    return np.asarray(np.choose(np.broadcast_to(kind, shape), choices)).astype(dtype)
+    with np.errstate(over="ignore"):  # an eps beyond what the type holds has inputs to match
+        return np.asarray(np.choose(np.broadcast_to(kind, shape), choices)).astype(dtype)
 
 
 def probe_layers(
@@ -168,6 +170,8 @@ def _probe(plan: Plan, cut: CutLayer, layer: NormLayer, seed: int) -> tuple[Chec
     if cut.trouble:
         return Check("probes", cut.layer.name, ok=False, detail=f"could not be run alone: {cut.trouble}"), False
     worst: Check | None = None
+    worst_way = ""
+    seen: dict[str, list[Seen]] = {}  # by how it was run: causes are looked for in one way alone
     raises = False
     for probe in probes(layer, cut.rank, seed):
         x = probe.x.astype(np.float64)
@@ -182,9 +186,13 @@ def _probe(plan: Plan, cut: CutLayer, layer: NormLayer, seed: int) -> tuple[Chec
             return Check("probes", cut.layer.name, ok=False, detail=f"input {probe.name}: {error}"), False
         for how, found in outputs.items():
             check = _compare(cut.layer.name, found, expected, bound, f"input {probe.name}, {how}", layer.dtype)
+            if found.shape == expected.shape and np.isfinite(x).all():
+                seen.setdefault(how, []).append(Seen(x, expected, bound, found))
             if worst is None or _says_more(check, worst):
-                worst = check
+                worst, worst_way = check, how
     assert worst is not None, "there are always probes of more elements"
+    if not worst.ok:
+        worst = replace(worst, cause=likely_cause(plan.norm, layer, seen.get(worst_way, ())))
     return worst, raises
 
 
@@ -206,17 +214,13 @@ def _compare(name: str, found: Array, expected: Floats, bound: Floats, detail: s
             same = np.where(np.isnan(expected), np.isnan(found64), found64 == expected)
             error = np.where(finite, error, np.where(same | ~defined, 0.0, np.inf))
         if np.isinf(found64).any():
-            overflow = finite & np.isinf(found64) & (np.abs(expected) + bound > _largest(dtype))
+            overflow = finite & np.isinf(found64) & (np.abs(expected) + bound > LARGEST[dtype])
             error = np.where(overflow, 0.0, error)
         error = np.where(np.isnan(error), np.inf, error)
         allowed = np.where(finite, bound, 1.0)
         ratio = error / allowed
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
     wrong = int(np.sum(ratio > 1))
-    if wrong:
-        detail += f"; {wrong} of {ratio.size} elements"
-    return Check("probes", name, wrong == 0, float(error[index]), float(allowed[index]), index, detail)
-
-
-def _largest(dtype: str) -> float:
-    return {"float16": 65504.0, "bfloat16": 3.38e38, "float32": 3.4e38}.get(dtype, 1.79e308)
+    return Check(
+        "probes", name, wrong == 0, float(error[index]), float(allowed[index]), index, detail, wrong, ratio.size
+    )

@@ -36,11 +36,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from normswap.layer import Floats, NormLayer
-from normswap.norms import Norm
+from normswap.norms.base import Statistics
 
-__all__ = ["UNIT_ROUNDOFF", "Tolerance", "rounding_bound"]
+__all__ = ["LARGEST", "UNIT_ROUNDOFF", "Tolerance", "rounding_bound"]
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+LARGEST = {"float64": 1.79e308, "float32": 3.4e38, "float16": 65504.0, "bfloat16": 3.38e38}
 _SMALLEST = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
 
 
@@ -65,15 +66,24 @@ class Tolerance:
     last_place: float = 16.0
 
 
-def rounding_bound(norm: Norm, x: Floats, layer: NormLayer, y: Floats, *, unit: float | None = None) -> Floats:
+def rounding_bound(
+    norm: Statistics,
+    x: Floats,
+    layer: NormLayer,
+    y: Floats,
+    *,
+    unit: float | None = None,
+    cancels: Floats | float = 0.0,
+) -> Floats:
     """Bound the error of a correct computation of ``y = norm(x)``, element by element, in units of y.
 
     Args:
-        norm: The target.
+        norm: What is computed.
         x: Layer input, shape (N, C, *spatial), float64 holding values of the layer's dtype.
         layer: The layer, with its weight and bias known.
         y: Exact output, as ``norm.reference`` gives it.
         unit: Unit roundoff of the arithmetic; that of float32, for a float64 layer float64, if None.
+        cancels: How far the variance may be off beside, in units of x squared, where it is not computed by two passes.
 
     Returns:
         The bound, shape of x; NaN where y is not finite.
@@ -83,15 +93,15 @@ def rounding_bound(norm: Norm, x: Floats, layer: NormLayer, y: Floats, *, unit: 
     weight = np.abs(layer.per_channel(layer.weight, x.ndim))
     bias = np.abs(layer.per_channel(layer.bias, x.ndim))
     n = norm.count(x.shape)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         mean, var = norm.moments(x, layer)
         scale = var + layer.eps
         blend_error = 0.0
         summands = np.abs(x) + np.abs(mean)
         if n:
             share = norm.share(x.shape)
-            own_mean, own_var = norm.own_moments(x)
-            mean_error = (n + 1) * u * norm.own_moments(np.abs(x))[0]
+            own_mean, own_var = norm.own_moments(x, layer)
+            mean_error = (n + 1) * u * norm.own_moments(np.abs(x), layer)[0]
             var_error = share * (mean_error**2 + (n + 4) * u * (own_var + mean_error**2))
             mean_error = share * mean_error
             if share < 1:
@@ -102,6 +112,7 @@ def rounding_bound(norm: Norm, x: Floats, layer: NormLayer, y: Floats, *, unit: 
                 summands = summands + np.abs(own_mean)
         else:
             mean_error, var_error = np.zeros_like(mean), np.zeros_like(var)
+        var_error = var_error + cancels
         centred = np.abs(x - mean)
         centred_error = mean_error + u * (centred + mean_error)
         relative = var_error / (2 * scale) * (1 + var_error / scale) + 4 * u + blend_error

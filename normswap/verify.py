@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from normswap.backends import Backend, Candidate, Feed, runtimes_of
 from normswap.end_to_end import end_to_end, original_elsewhere
 from normswap.plan import Plan
 from normswap.probes import probe_layers
-from normswap.report import Progress, Report
+from normswap.report import Check, Progress, Report, some
 from normswap.tolerance import Tolerance
 
 __all__ = ["verify_across", "verify_conversion"]
@@ -30,6 +31,7 @@ def verify_conversion(
     feeds: Sequence[Feed] | None,
     more: Mapping[str, Candidate] | None = None,
     runtimes: Sequence[str] = (),
+    may_differ: tuple[str, ...] = (),
     tolerance: Tolerance | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -44,6 +46,8 @@ def verify_conversion(
         feeds: End-to-end inputs to try until one runs; None leaves the third witness out.
         more: What else is held to the original end to end: files that the conversion was exported to.
         runtimes: Where else the converted model is run end to end.
+        may_differ: Names of planned layers whose own checks may fail; the whole model is then held to an original in
+            which these are as they were, if they are that, or else not at all.
         tolerance: Margins of the end-to-end comparison.
         seed: Of the probes.
         progress: Called with (stage, done, total) as the work goes on.
@@ -57,15 +61,22 @@ def verify_conversion(
     probed, probe_notes = probe_layers(backend, before, after, plan, seed, progress)
     checks += probed
     notes += probe_notes
+    failed = {check.name for check in checks if not check.ok}
+    differing = tuple(name for name in may_differ if name in failed)
+    if idle := [name for name in may_differ if name not in failed]:
+        notes.append(f"allowed to differ, but equal: {some(idle)}")
+    whole: Plan | str = "end to end was left out on request: the model as a whole was not run"
+    if feeds is not None:
+        whole = _plan_of_whole(backend, before, after, plan, checks, differing)
     run = None
-    if feeds is None:
-        notes.append("end to end was left out on request: the model as a whole was not run")
-    elif any(not check.ok for check in checks if check.witness == "structure"):
-        notes.append("end to end was not run, because the structure differs")
+    if isinstance(whole, str):
+        notes.append(whole)
     else:
+        if differing:
+            notes.append(f"end to end was judged with layers as in the original, as they may be: {some(differing)}")
         elsewhere = runtimes_of(backend, runtimes)
         candidates = {how: Candidate.of(backend, after, how) for how in (*backend.WAYS, *elsewhere)} | dict(more or {})
-        run = end_to_end(backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress)
+        run = end_to_end(backend, before, candidates, whole, feeds or (), tolerance or Tolerance(), seed, progress)
         checks += run.checks
         notes += [*run.notes, *original_elsewhere(backend, before, elsewhere, run)]
     return Report(
@@ -78,8 +89,30 @@ def verify_conversion(
         inputs=run.source if run else "none: end to end was not run",
         left=plan.left,
         forms=plan.forms,
+        may_differ=may_differ,
         pictures=run.pictures if run else (),
     )
+
+
+def _plan_of_whole(
+    backend: Backend, before: Any, after: Any, plan: Plan, checks: Sequence[Check], differing: Sequence[str]
+) -> Plan | str:
+    """Return the plan that the model as a whole can be held to, or say why there is none.
+
+    A layer that differs, as it may, can be left out of the plan if it is as it was in the original.
+    """
+    if any(not check.ok and check.name not in differing for check in checks if check.witness == "structure"):
+        return "end to end was not run, because the structure differs"
+    if not differing:
+        return plan
+    rest = replace(plan, layers=tuple(layer for layer in plan.layers if layer.name not in differing))
+    if not rest.layers:
+        return "every converted layer differs, as allowed, so that nothing was shown"
+    if not all(check.ok for check in backend.compare_structure(before, after, rest)):
+        return (
+            f"end to end was not judged, because of layers that are neither as before nor as meant: {some(differing)}"
+        )
+    return rest
 
 
 def verify_across(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import random
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -89,6 +90,22 @@ def with_tensor(edit: Callable[[onnx.TensorProto], object], index: int = 1) -> b
     return bytes(model.SerializeToString())
 
 
+def nested(depth: int) -> bytes:
+    """The good model with a tensor worth leaving on disk, in an If in an If in an If ...; protobuf writes none such."""
+
+    def field(number: int, content: bytes) -> bytes:
+        size, varint = len(content), bytearray([number << 3 | 2])
+        while size >= 0x80:
+            varint.append(size & 0x7F | 0x80)
+            size >>= 7
+        return bytes([*varint, size]) + content
+
+    graph = field(5, onnx.numpy_helper.from_array(np.zeros(100_000, np.uint8), "t").SerializeToString())
+    for _ in range(depth):
+        graph = field(1, field(4, b"If") + field(5, field(1, b"then_branch") + field(6, graph)))
+    return Path("good.onnx").read_bytes() + field(7, graph)
+
+
 def with_a_name_that_is_no_text() -> bytes:
     return Path("good.onnx").read_bytes().replace(b"scale", b"sca\xffe")
 
@@ -96,6 +113,27 @@ def with_a_name_that_is_no_text() -> bytes:
 def without_operator_set() -> bytes:
     model = built(ONE_LAYER)
     del model.opset_import[:]
+    return bytes(model.SerializeToString())
+
+
+def calling(names: Sequence[str], times: int = 1) -> bytes:
+    """The good model with functions of these names, each of which calls the next one so many times over."""
+    model = built(ONE_LAYER)
+    for name, following in pairwise([*names, ""]):
+        function = model.functions.add(name=name, domain="d", input=["v0"], output=[f"v{times}"])
+        for domain, version in (("", 17), ("d", 1)):
+            function.opset_import.add(domain=domain, version=version)
+        for step in range(times):
+            node = function.node.add(op_type=following or "Neg", input=[f"v{step}"], output=[f"v{step + 1}"])
+            node.domain = "d" if following else ""
+    model.opset_import.add(domain="d", version=1)
+    model.graph.node.add(op_type=names[0], domain="d", input=["x"], output=["called"])
+    return bytes(model.SerializeToString())
+
+
+def in_a_ring(*names: str) -> bytes:
+    model = onnx.ModelProto.FromString(calling(names))
+    model.functions[-1].node[0].op_type, model.functions[-1].node[0].domain = names[0], "d"
     return bytes(model.SerializeToString())
 
 
@@ -117,6 +155,8 @@ BAD_MODELS: dict[str, tuple[Callable[[], bytes], str]] = {  # what the file hold
     "a named tensor": (lambda: onnx.numpy_helper.from_array(image(), "x").SerializeToString(), "expected an ONNX"),
     "a graph": (lambda: built(ONE_LAYER).graph.SerializeToString(), "without a graph"),
     "a function": (lambda: onnx.parser.parse_function(FUNCTION).SerializeToString(), "expected an ONNX model"),
+    "graphs in graphs, too deep": (lambda: nested(40), "expected an ONNX model"),
+    "graphs in graphs, without end": (lambda: nested(2000), "expected an ONNX model"),
     "names that are no text": (with_a_name_that_is_no_text, "no UTF-8"),
     "too few values": (lambda: with_tensor(lambda t: setattr(t, "raw_data", t.raw_data[:-4])), "'scale'"),
     "half a value": (lambda: with_tensor(lambda t: setattr(t, "raw_data", t.raw_data[:-1])), "'scale'"),
@@ -139,6 +179,11 @@ BAD_MODELS: dict[str, tuple[Callable[[], bytes], str]] = {  # what the file hold
     "length negative": (lambda: external(length="-48"), "expected 48 bytes of data, the model says -48"),
     "length too small": (lambda: external(length="44"), "expected 48 bytes of data, the model says 44"),
     "length too large": (lambda: external(length="52"), "expected 48 bytes of data, the model says 52"),
+    "two functions of one name": (lambda: calling(["f", "f"]), "two local functions are called d::f"),
+    "a function that calls itself": (lambda: in_a_ring("f"), "local function d::f calls itself"),
+    "functions that call one another": (lambda: in_a_ring("f", "g", "h"), "calls itself"),
+    "functions that unfold": (lambda: calling([f"f{n}" for n in range(40)], times=2), "unfold into 2.2e+12 nodes"),
+    "functions very deep": (lambda: calling([f"f{n}" for n in range(1000)]), "more than 64 deep"),
     "a forged mark of ours": (lambda: external(location="normswap:inline", offset="9999"), "too short"),
 }
 COMMANDS = {
@@ -218,9 +263,24 @@ def zipped(name: str, content: bytes) -> None:
         archive.writestr(name, content)
 
 
+def header(shape: tuple[int, ...]) -> bytes:
+    """The beginning of an array of float32 of some shape, without its data."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
 def damaged() -> None:
     content = bytearray(Path("good.npz").read_bytes())
     content[len(content) // 2] ^= 0xFF
+    Path("bad.npz").write_bytes(content)
+
+
+def marked(flag: int) -> None:
+    """Say of the first member that it is encrypted, or patched: flags of the zip format."""
+    content = bytearray(Path("good.npz").read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(signature) + offset] |= flag
     Path("bad.npz").write_bytes(content)
 
 
@@ -233,6 +293,9 @@ BAD_INPUTS = {
     "cut short": (lambda: Path("bad.npz").write_bytes(cut("good.npz", 900)), "expected an .npz file"),
     "one array": (lambda: Path("good.npy").rename("bad.npz"), "found one array"),
     "damaged": (damaged, "expected an .npz file"),
+    "more than memory": (lambda: zipped("x.npy", header((10**13, 3))), "bad.npz: expected an .npz file of arrays"),
+    "encrypted": (lambda: marked(1), "encrypted"),
+    "patched": (lambda: marked(32), "patched data"),
     "pickled objects": (lambda: np.savez("bad.npz", x=np.array([{}], object)), "Object arrays"),
     "no arrays": (lambda: np.savez("bad.npz"), "no array 'x'"),
     "another name": (lambda: np.savez("bad.npz", image=image()), "found image"),
@@ -415,23 +478,27 @@ def test_an_interrupt_leaves_nothing_behind(folder: Path) -> None:
         assert tree(folder) == before
 
 
-@needs_signals
-def test_a_kill_at_any_moment_leaves_the_old_file_or_the_whole_new_one() -> None:
-    write_slow_model(layers=10, megabytes=24)
-    command = (*CONVERT_SLOW, "--no-end-to-end")
-    start = time.monotonic()
-    process = started(*command)
-    process.communicate(timeout=60)
-    lasts = time.monotonic() - start
-    whole = [Path(name).read_bytes() for name in ("out.onnx", "out.onnx.data")]
-    rng = random.Random(0)
-    for moment in range(10):
-        Path("out.onnx").write_text("old")
-        Path("out.onnx.data").unlink(missing_ok=True)
-        process = started(*command)
-        time.sleep(lasts * (moment + rng.random()) / 10)
-        process.kill()
-        process.communicate(timeout=60)
-        left = Path("out.onnx").read_bytes()
-        if left != b"old":
-            assert [left, Path("out.onnx.data").read_bytes()] == whole
+ENDLESS = """
+<ir_version: 8, opset_import: ["" : 17]>
+endless (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y, float e)
+<int64 trips = {9223372036854775807}, bool on = {1}, float zero = {0}, float[3] s> {
+  y = BatchNormalization (x, s, s, s, s)
+  e = Loop (trips, on, zero) <body = b (int64 i, bool c, float v) => (bool d, float w) { d = Identity (c) w = Neg (v) }>
+}
+"""
+
+
+def test_a_model_without_an_end_is_ended(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    onnx.save(built(ENDLESS), "bad.onnx")
+    monkeypatch.setenv("NORMSWAP_TIME_LIMIT", "0.5")
+    command = "convert bad.onnx --to instance -o out.onnx"
+    assert "not done after 0.5 seconds" in refused(*command.split())
+    assert main([*command.split(), "--no-end-to-end"]) == 0
+    monkeypatch.setenv("NORMSWAP_TIME_LIMIT", "soon")
+    assert "expected a number of seconds above 0, found 'soon'" in refused(*command.replace("out.", "o.").split())
+
+
+def test_a_model_with_loops_that_end_has_time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx.save(built(ENDLESS.replace("9223372036854775807", "10")), "good.onnx")
+    monkeypatch.setenv("NORMSWAP_TIME_LIMIT", "60")
+    assert main(CONVERT_GOOD.split()) == 0

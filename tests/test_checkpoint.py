@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import normswap
 from normswap.checkpoint import compare_checkpoints, convert_state_dict, layers_in, read_checkpoint, write_checkpoint
+from normswap.cli import main
 from normswap.errors import ModelReadError, ModelWriteError, NothingToConvertError, SelectionError
 from normswap.norms import NORMS
 from normswap.plan import make_plan
@@ -540,3 +541,19 @@ def test_layers_that_were_left_are_named() -> None:
     assert report.ok
     assert report.left == dict.fromkeys(LAYERS[1:], "not selected")
     assert not compared(state(), convert_state_dict(state(), "instance"), "instance", **options).ok
+
+
+def test_a_list_in_very_many_places_is_compared_once() -> None:
+    """A pickle of half a kilobyte that unfolds into 2 ** 60 tensors."""
+
+    def nested(value: float) -> State:
+        inside: Any = torch.tensor([value])
+        for _ in range(60):
+            inside = [inside, inside]
+        return {**state(), "extra": inside}
+
+    torch.save(nested(1.0), "nested.pth")
+    assert main(["convert", "nested.pth", "--to", "instance", "-o", "out.pth"]) == 0
+    torch.save(nested(2.0), "other.pth")
+    assert main(["verify", "nested.pth", "out.pth", "--to", "instance"]) == 0
+    assert main(["verify", "other.pth", "out.pth", "--to", "instance"]) == 1

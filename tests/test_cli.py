@@ -103,7 +103,7 @@ def test_help_spells_its_tables_line_by_line(capsys: pytest.CaptureFixture[str])
 
 
 REPORT_KEYS = {"ok", "target", "meaning", "planned", "inputs", "notes", "checks"}
-CHECK_KEYS = {"witness", "name", "ok", "error", "bound", "index", "detail"}
+CHECK_KEYS = {"witness", "name", "ok", "may_fail", "error", "bound", "index", "detail", "wrong", "size", "cause"}
 LAYER_KEYS = {"name", "role", "num_features", "eps", "dtype", "rank", "shape", "blocked"}
 
 
@@ -236,7 +236,9 @@ def test_relative_paths_hold_from_another_folder(folder: Path, monkeypatch: pyte
     assert set(tree(Path.cwd())) == {"out.onnx", "out.onnx.data"}
 
 
-@pytest.mark.parametrize("code", ["import normswap", "from normswap.cli import main; main(['--help'])"])
+@pytest.mark.parametrize(
+    "code", ["import normswap", "import normswap.testing", "from normswap.cli import main; main(['--help'])"]
+)
 def test_starting_up_loads_no_framework(code: str) -> None:
     done = python("-c", f"{code}\nimport sys\nprint([name for name in {FRAMEWORKS} if name in sys.modules])")
     assert done.stdout.splitlines()[-1] == "[]"

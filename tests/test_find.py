@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +120,42 @@ def test_nodes_in_a_circle_are_refused(nodes: str) -> None:
     text = f'<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,6,5] x) => (float[N,4,6,5] y) {{ {nodes} }}'
     with pytest.raises(normswap.ModelReadError, match="in a circle"):
         normswap.find(build(text))
+
+
+@pytest.mark.parametrize("step", ["Neg", "Cast <to=1>", "Identity"])
+def test_a_parameter_at_the_end_of_a_long_row_is_read(step: str) -> None:
+    """Longer than Python's stack is deep."""
+    row = " ".join(f"k{index + 1} = {step}(k{index})" for index in range(2000)).replace("(k0)", "(m)")
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,6,5] x) => (float[N,4,6,5] y)
+    {{ {row} y = BatchNormalization(x, s, b, k2000, v) }}"""
+    (layer,) = normswap.find(build(text))
+    assert layer.running_mean is not None
+    np.testing.assert_array_equal(layer.running_mean, parameter("m"))
+
+
+def test_statistics_at_the_end_of_a_long_row_are_told_in_time() -> None:
+    """Which takes a walk along the row, not one from each of its steps."""
+    row = " ".join(f"k{index + 1} = Cast<to=1>(k{index})" for index in range(3000))
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,6,5] x) => (float[N,4,6,5] y)
+    {{ k0 = ReduceMean<axes=[0,2,3], keepdims=0>(x) {row} y = BatchNormalization(x, s, b, k3000, v) }}"""
+    start = time.process_time()
+    (layer,) = normswap.find(build(text))
+    assert "variance" not in layer.role and layer.role == "unknown"
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("huge", ["ConstantOfShape(size)", "Expand(m, size)", "Tile(m, count)"])
+def test_a_parameter_is_not_computed_from_more_than_a_parameter_can_need(huge: str) -> None:
+    """Of a file of a kilobyte: a mean that is the greatest of as many numbers as the file cares to say."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,6,5] x) => (float[N,4,6,5] y)
+    <int64[2] size = {{40000000, 4}}, int64[1] count = {{40000000}}, int64[2] rows = {{-1, 4}}>
+    {{ k = {huge} r = Reshape(k, rows) m1 = ReduceMax<axes=[0], keepdims=0>(r)
+      y = BatchNormalization(x, s, b, m1, v) }}"""
+    tracemalloc.start()
+    try:
+        (layer,) = normswap.find(build(text))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert layer.running_mean is None
+    assert most < 64 << 20

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ from normswap.layer import Array, Floats
 from normswap.norms.base import Form, by_name
 from normswap.plan import Choice, Plan
 from normswap.runtimes import RUNTIMES
-from normswap.runtimes.table import SUPPORT, Verdict
+from normswap.runtimes.table import SUPPORT, VERDICTS, Verdict
 from normswap.tolerance import UNIT_ROUNDOFF, rounding_bound
 
 EPS = 1e-3
@@ -165,6 +166,13 @@ def test_every_form_and_runtime_has_a_cell_and_every_cell_a_form() -> None:
             assert {"float32", "float16"} & set(FORMS[key].dtypes) <= set(cells), (runtime, key)
             ours = key[1] in NORMS[key[0]].forms
             assert all((cell.cost is not None) == ours for dtype, cell in cells.items() if dtype != "float64"), key
+
+
+def test_every_verdict_is_explained() -> None:
+    assert set(VERDICTS) == set(get_args(Verdict))
+    assert {
+        v for s in SUPPORT.values() for cells in s.cells.values() for c in cells.values() for v in c.verdicts
+    } == set(VERDICTS), "a word that no cell has"
 
 
 def test_what_is_measured_is_what_can_be_run() -> None:

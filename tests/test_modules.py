@@ -959,7 +959,7 @@ def test_outputs_that_hold_no_tensor(form: Callable[[Tensor], Any]) -> None:
 
 REPORT = """\
 structure   5 modules and 11 tensors (584 bytes) outside the 2 converted layers are identical
-probes      2 of 2 hold; worst LAYER: error E, allowed E at [I] (input S, F)
+probes      2 of 2 hold; worst LAYER: error E, allowed E at [I] (all of N elements; input S, F)
 end to end  1 of 1 hold; worst output (eager): error E, allowed E at [I] (all of 240 elements; noise floor E, \
 largest output E)
 inputs      given by the caller
@@ -981,6 +981,6 @@ def test_the_report_of_a_module_reads_well() -> None:
     text = re.sub(r"\d[\d.]*e[-+]\d+|(?<=error )[\d.]+|(?<=allowed )[\d.]+|(?<=output )[\d.]+", "E", report.to_text())
     text = re.sub(r"\[\d[\d, ]*\]", "[I]", text)
     text = re.sub(r"worst \d:", "worst LAYER:", text)
-    text = re.sub(r"input [\dx]+, [a-z_ ]+, [a-z_]+\)", "input S, F)", text)
+    text = re.sub(r"\d+ elements; input [\dx]+, [a-z_ ]+, [a-z_]+\)", "N elements; input S, F)", text)
     text = re.sub(r"1\.norm:batch_norm@modules\.py:\d+", "CALL", text)
     assert text == REPORT

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -65,7 +67,24 @@ def test_console_examples(block: str, workplace: Path, capsys: pytest.CaptureFix
         assert masked(found) == masked(expected)
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+PYTHON = blocks("python")
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if "def test_" in block])
+def test_examples_of_tests(block: str, workplace: Path) -> None:
+    defined: dict[str, Any] = {}
+    exec(compile(block, str(README), "exec"), defined)
+    assert main(["convert", "fixtures/lowlight.onnx", "--to", "instance", "-o", "lowlight_instance.onnx"]) == 0
+    found = [value for name, value in defined.items() if name.startswith("test_")]
+    assert found
+    for test in found:
+        test()
+        shutil.copy("fixtures/lowlight.onnx", "lowlight_instance.onnx")
+        with pytest.raises(AssertionError, match="The models are not equivalent"):
+            test()
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if "def test_" not in block])
 def test_python_examples(block: str, workplace: Path) -> None:
     exec(compile(block, str(README), "exec"), {})
     written = re.findall(r"\"(?!fixtures/)(\w+\.onnx)\"", block)
@@ -117,6 +136,19 @@ def test_every_option_is_told(name: str) -> None:
         if isinstance(parameter, click.Option):
             spellings = (*parameter.opts, *parameter.secondary_opts)
             assert any(re.search(rf"(?<![\w-]){option}(?![\w-])", text) for option in spellings), spellings
+
+
+def test_every_report_format_is_in_the_table_and_every_key_of_an_outcome_is_named() -> None:
+    from normswap.formats import FORMATS, time_stamp
+    from normswap.formats.json import document
+    from normswap.outcome import Outcome
+
+    text = README.read_text()
+    for name, suffix in FORMATS.items():
+        assert re.search(rf"^\| `{name}` \| {f'`{re.escape(suffix)}`' if suffix else ''} ?\|", text, re.MULTILINE), name
+    whole = document([Outcome("", "", "", "")], time_stamp())
+    section = text.partition("## Reports")[2].partition("\n## ")[0]
+    assert all(f"`{key}`" in section for key in (*whole, *whole["outcomes"][0]))
 
 
 def test_links_lead_somewhere() -> None:

@@ -31,6 +31,11 @@ REFUSED = {
         "instance",
         "scale 'k' is computed at run time (by ReduceMean)",
     ),
+    "scale of nothing": (
+        model("k = Identity() y = BatchNormalization(x, k, b, m, v)"),
+        "instance",
+        "scale 'k' is computed at run time (by Identity)",
+    ),
     "mean of other data": (
         model("n = Neg(x) k = ReduceMean<axes=[0,2,3], keepdims=0>(n) y = BatchNormalization(x, s, b, k, v)"),
         "instance",
@@ -43,6 +48,31 @@ REFUSED = {
     ),
     "spatial=0": (model("y = BatchNormalization<spatial=0>(x, s, b, m, v)", opset=7), "instance", "spatial=0"),
     "negative epsilon": (model(BN.replace("n(x", "n<epsilon=-1.0>(x")), "instance", "its epsilon is -1.0"),
+    "scale of text": (
+        model('k = Constant<value_strings=["1", "2", "x", "4"]>() y = BatchNormalization(x, k, b, m, v)'),
+        "instance",
+        "its scale is of type",
+    ),
+    "complex bias": (
+        model("k = Constant<value = complex64[4] {1, 0, 2, 0, 3, 0, 4, 0}>() y = BatchNormalization(x, s, k, m, v)"),
+        "instance",
+        "its bias is of type complex64, expected a floating-point type",
+    ),
+    "epsilon of text": (model(BN.replace("n(x", 'n<epsilon="small">(x')), "instance", "its epsilon is 'small'"),
+    "epsilons": (model(BN.replace("n(x", "n<epsilon=[1.0]>(x")), "instance", "its epsilon is [1.0]"),
+    "statistics of a vector": (
+        model("k = ReduceMean<axes=[0], keepdims=0>(x) y = BatchNormalization(x, s, b, k, v)", "float[N]"),
+        "instance",
+        "rank 1",
+    ),
+    "statistics of more than memory": (
+        model(
+            "k = ReduceMean<axes=[0,2,3], keepdims=0>(x) y = BatchNormalization(x, s, b, k, v)",
+            "float[N,4,1000000,1000000]",
+        ),
+        "instance",
+        "(2, 4, 1000000, 1000000) is no input of 1 to 67,108,864 elements",
+    ),
     "wrong channels": (model(BN, "float[N,3,6,5]"), "instance", "its input has 3 channels, its parameters 4"),
     "no stored statistics": (CASES["computed statistics"].text, "population", "none are stored"),
     "statistics given at run time": (

@@ -303,7 +303,10 @@ def test_convert_for_a_runtime_writes_the_form_says_why_and_runs_it(
 def test_for_a_runtime_known_from_documentation_says_that_it_was_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "model.onnx", "--to", "instance", "--for", "tensorrt", "-o", "out.onnx"]) == 0
     shown = capsys.readouterr().out
-    assert "y: written as InstanceNormalization, taken in tensorrt, by onnx/onnx-tensorrt docs/operators.md" in shown
+    assert (
+        "  written as InstanceNormalization: all of 1 (taken in tensorrt, by onnx/onnx-tensorrt docs/operators.md"
+        in shown
+    )
     assert "it was not run there" in shown
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,3 +104,12 @@ def test_a_kernel_that_cancels_is_outside() -> None:
     y = (x - mean) / np.sqrt(np.abs(var) + np.float32(1e-5)) * layer.weight[:, None] + layer.bias[:, None]
     exact = NORMS["instance"].reference(x, layer)
     assert np.any(np.abs(y - exact) > rounding_bound(NORMS["instance"], x.astype(np.float64), layer, exact))
+
+
+@pytest.mark.parametrize("name", list(NORMS))
+@pytest.mark.parametrize("dtype", UNIT_ROUNDOFF)
+def test_without_an_eps_a_constant_channel_has_no_bound_and_gives_no_warning(name: str, dtype: str) -> None:
+    layer = replace(layer_of(np.random.default_rng(0), "float64", 0.0), dtype=dtype, running_var=np.zeros(3))
+    x = np.ones((2, 3, 4, 4))
+    bound = rounding_bound(NORMS[name], x, layer, NORMS[name].reference(x, layer))
+    assert not np.isfinite(bound).any()

@@ -6,82 +6,26 @@ the same code with nothing wrong in it, pass.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from cases import CASES, build
-from models import exported
 from modules import MODULES
 from mutants import GROSS, MUTANTS, Mutant, Wrong, is_mutant
+from mutated import BODIES, Body, made
 from targets import TARGETS, asked
 
 import normswap
 from normswap import NORMS, Report, Tolerance
-from normswap.backends import Backend, Candidate, backend_for, onnx_graph
+from normswap.backends import Candidate, onnx_graph
 from normswap.end_to_end import end_to_end
-from normswap.plan import Plan, make_plan
 from normswap.probes import probe_layers
-
-
-@dataclass(frozen=True)
-class Body:
-    """What mutants are made of: a model of one backend, inputs for it, and the targets."""
-
-    build: Callable[[], Any]
-    inputs: Callable[[], Any] = lambda: None
-    targets: tuple[str, ...] = ("instance", "batch-stat", "blend", "blend of samples")
-
-
-def graph(case: str) -> Callable[[], Any]:
-    """Build an ONNX model whose eps is small, so that a wrong one does not show in its outputs."""
-    return lambda: build(CASES[case].text.replace("0.01", "1e-5"))
-
-
-def module(case: str) -> Callable[[], Any]:
-    return MODULES[case].build
-
-
-def program(case: str, *, decomposed: bool = False, module: bool = False) -> Callable[[], Any]:
-    return exported(MODULES[case].build, MODULES[case].inputs, decomposed=decomposed, module=module)
-
-
-BODIES: dict[str, Body] = {
-    "onnx": Body(graph("opset 17, training_mode=0")),
-    "onnx, rank 3": Body(graph("rank 3")),
-    "onnx, float16": Body(graph("float16")),
-    "onnx, float64": Body(graph("float64")),
-    "onnx, train": Body(graph("opset 14, training_mode=1"), targets=("population", "blend")),
-    "onnx, If and Loop": Body(graph("If and Loop, parameters in outer scopes")),
-    "onnx, local function": Body(graph("local function, called three times")),
-    **{
-        f"module, {case}": Body(module(case), MODULES[case].inputs)
-        for case in ("BatchNorm2d", "BatchNorm1d, (N, C, L)", "BatchNorm3d", "float16", "float64", "two names")
-    },
-    "module, train": Body(module("BatchNorm2d, train"), MODULES["BatchNorm2d, train"].inputs, ("population", "blend")),
-    "fx": Body(program("BatchNorm2d", module=True), MODULES["BatchNorm2d"].inputs),
-    "program": Body(program("BatchNorm2d"), MODULES["BatchNorm2d"].inputs),
-    "program, decomposed": Body(program("BatchNorm2d", decomposed=True), MODULES["BatchNorm2d"].inputs),
-    "program, float16": Body(program("float16", decomposed=True), MODULES["float16"].inputs),
-    "program, train": Body(
-        program("BatchNorm2d, train", decomposed=True), MODULES["BatchNorm2d, train"].inputs, ("population", "blend")
-    ),
-}
-
-
-def made(body: Body, to: str, wrong: Wrong) -> tuple[Backend, Any, Any, Plan]:
-    """Rewrite a model wrongly; return its backend, both models, and the right plan."""
-    model = body.build()
-    backend = backend_for(model)
-    before = backend.load(model)
-    plan = make_plan(TARGETS[to], backend.find(before))
-    return backend, before, backend.rewrite(before, replace(plan, norm=Mutant(plan.norm, wrong))), plan
-
 
 MADE = [
     pytest.param(body, to, wrong, id=f"{name}-{label}-{to}")
@@ -101,12 +45,47 @@ def test_the_right_operators_pass(body: Body) -> None:
         assert report.ok, report.to_text()
 
 
+CAUSES = {  # of mutants, by their names: what the report says of them
+    "eps dropped": "eps were dropped",
+    "eps 1 % larger": "eps were {larger:.3g}, not {eps:.3g}",
+    "eps 1 % smaller": "eps were {smaller:.3g}, not {eps:.3g}",
+    "eps added to the standard deviation": "eps were added to the standard deviation, not to the variance",
+    "weight dropped": "weight were dropped",
+    "bias dropped": "bias were dropped",
+    "weight and bias swapped": "weight and bias were swapped",
+    "weight is the running variance": "weight were the running variance",
+    "bias is the running mean": "bias were the running mean",
+    "unbiased variance": "the variance were divided by n - 1, not by n",
+    "batch axis added": "the statistics were of the whole batch, not of each sample",
+    "batch axis lost": "the statistics were of each sample, not of the batch",
+    "statistics over the channels too": "the statistics were of the batch over its channels too",
+    "variance by E[x^2] - E[x]^2": "the variance were E[x^2] - E[x]^2, which cancels",
+    "running statistics": "the running statistics were used (eval mode)",
+    "mean not subtracted": "the mean were not subtracted",
+    "own statistics alone": "the running statistics were not counted",
+    "a prior of 17 for 16": "",
+    "a sample too many": "one sample too many were counted",
+    "one sample, whatever the batch": "the batch were counted as one sample",
+    "the samples of the batch beside each sample's statistics": "each sample were counted as the whole batch",
+    "elements counted for samples": "elements were counted, not samples",
+    "mean not blended": "",
+    "variance not blended": "",
+    "variance by the law of total variance": "the variance were of both together, the distance of their means in it",
+}
+CAUSES_OF_BLENDS = CAUSES | {"unbiased variance": "the variance of the input were divided by n - 1, not by n"}
+
+
 @pytest.mark.parametrize(("body", "to", "wrong"), MADE)
-def test_probes_reject_a_wrong_rewrite_of_every_layer(body: Body, to: str, wrong: Wrong) -> None:
+def test_probes_reject_a_wrong_rewrite_of_every_layer_and_name_the_mistake(body: Body, to: str, wrong: Wrong) -> None:
     backend, before, after, plan = made(body, to, wrong)
     checks, _ = probe_layers(backend, before, after, plan, 0, lambda *_: None)
     assert [check.name for check in checks] == [layer.name for layer in plan.layers]
     assert not any(check.ok for check in checks)
+    (name,) = (name for name, mutant in MUTANTS.items() if mutant is wrong)
+    for check, layer in zip(checks, plan.layers, strict=True):
+        said = (CAUSES_OF_BLENDS if plan.norm.name == "blend" else CAUSES)[name]
+        said = said.format(eps=layer.eps, larger=1.01 * layer.eps, smaller=0.99 * layer.eps)
+        assert check.cause == (f"looks as if {said}" if said else "")
     assert not normswap.verify(before, after, plan.norm.name, **plan.norm.parameters, end_to_end=False).ok
 
 
@@ -336,11 +315,11 @@ def test_a_wrong_eps_of_a_single_channel_is_rejected(to: str, dtype: str, x: str
         value = onnx.numpy_helper.to_array(tensor)[:1]
         tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
     before = onnx_graph.load(source)
-    plan = normswap.plan(before, to, **asked(to))
+    plan = normswap.plan(before, to)
     right = onnx_graph.rewrite(before, replace(plan, norm=Mutant(plan.norm, Wrong())))
     wrong = onnx_graph.rewrite(before, replace(plan, norm=Mutant(plan.norm, Wrong(eps=factor))))
-    assert normswap.verify(before, right, to, **asked(to), end_to_end=False).ok
-    assert not normswap.verify(before, wrong, to, **asked(to), end_to_end=False).ok
+    assert normswap.verify(before, right, to, end_to_end=False).ok
+    assert not normswap.verify(before, wrong, to, end_to_end=False).ok
 
 
 def test_layers_of_one_name_do_not_hide_each_other() -> None:
@@ -351,3 +330,13 @@ def test_layers_of_one_name_do_not_hide_each_other() -> None:
     report = normswap.verify(before, after, "instance", end_to_end=False)
     assert [check.ok for check in report.of("probes")].count(False) == 1
     assert not report.ok
+
+
+@pytest.mark.parametrize("case", ["float16", "bfloat16", "float64", "opset 17, training_mode=0"])
+@pytest.mark.parametrize("eps", ["0.0", "1e-45", "1e30"])
+def test_an_eps_of_any_size_is_probed_in_silence(case: str, eps: str) -> None:
+    """Warnings are errors here; users would see them on their terminals."""
+    text = CASES[case].text.replace("epsilon=0.01", f"epsilon={eps}")
+    for to in NORMS:
+        with contextlib.suppress(normswap.NothingToConvertError):
+            normswap.convert(build(text), to, end_to_end=False)

@@ -24,7 +24,9 @@ __all__ = [
     "Candidate",
     "CutLayer",
     "Feed",
+    "Gatherer",
     "Run",
+    "SampleStatistics",
     "Writing",
     "backend_for",
     "interrupts_held_back",
@@ -99,6 +101,35 @@ class Candidate:
 def runtimes_of(backend: Backend, names: Sequence[str]) -> tuple[str, ...]:
     """Return which of the runtimes named are other ways to run a backend's models than its own WAYS."""
     return tuple(dict.fromkeys(name for name in names if name not in OWN)) if backend.RUNS_ELSEWHERE else ()
+
+
+@dataclass(frozen=True, eq=False)
+class SampleStatistics:
+    """The statistics of each sample at a layer's input, as one call of the layer saw it.
+
+    Attributes:
+        mean: Shape (N, C).
+        var: Shape (N, C), divided by ``elements``.
+        elements: Of a channel of one sample: the product of the spatial dimensions.
+    """
+
+    mean: Array
+    var: Array
+    elements: int
+
+
+class Gatherer(Protocol):
+    """A model that is run on batch after batch, and tells what its layers are given.
+
+    Attributes:
+        unobserved: Why a layer's input cannot be seen, by its name.
+    """
+
+    unobserved: Mapping[str, str]
+
+    def __call__(self, arrays: Mapping[str, Any]) -> tuple[Run, dict[str, list[SampleStatistics]]]:
+        """Run on one batch; return the outputs, and for each layer the calls seen."""
+        ...
 
 
 class CutLayer(Protocol):
@@ -198,6 +229,10 @@ class Backend(Protocol):
 
     def run(self, model: Any, arrays: Mapping[str, Any], *, how: str) -> Run:
         """Run a model in one of WAYS, or in another runtime."""
+        ...
+
+    def Gatherer(self, model: Any, plan: Plan, names: Sequence[str]) -> Gatherer:  # noqa: N802  # a class in the backend
+        """Rewrite a copy by the plan, and make the inputs of these layers seen, planned or not."""
         ...
 
     def run_reference(self, model: Any, plan: Plan, arrays: Mapping[str, Any], *, noise: float, seed: int) -> Run:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from normswap.errors import ModelWriteError
 
+if sys.platform != "win32":  # where what a killed run has left stays
+    import fcntl
+
 __all__ = ["as_write_error", "check_folder", "check_writable", "folder_beside"]
+
+_PREFIX = ".normswap-"
 
 
 def check_writable(path: str | os.PathLike[str], sources: Iterable[Path], *, force: bool) -> None:
@@ -41,9 +49,54 @@ def check_folder(path: Path) -> None:
 
 
 def folder_beside(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """Make a temporary folder on the file system of ``path``, from which a file can be renamed to it."""
-    # The class, not mkdtemp: it also goes if an interrupt comes before anybody removes it.
-    return tempfile.TemporaryDirectory(prefix=".normswap-", dir=path.parent, ignore_cleanup_errors=True)
+    """Make a temporary folder on the file system of ``path``, from which a file can be renamed to it.
+
+    Those of runs that were killed there are removed: a run holds a lock on its own for as long as it lives.
+    """
+    _remove_left(path.parent)
+    while True:
+        # The class, not mkdtemp: it also goes if an interrupt comes before anybody removes it.
+        folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent, ignore_cleanup_errors=True)
+        try:
+            lock = _locked(folder.name)
+        except BlockingIOError:  # another run took it for a left one, before it was locked
+            continue
+        if lock is not None:
+            weakref.finalize(folder, os.close, lock)
+        if os.path.isdir(folder.name):
+            return folder
+
+
+def _remove_left(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}{'[a-z0-9_]' * 8}"):
+        with suppress(OSError):
+            lock = _locked(str(folder))
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _locked(folder: str) -> int | None:
+    """Lock a folder and return what holds the lock; None where the system has no such locks.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    if sys.platform == "win32":
+        return None
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(opened)
+        raise
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
 
 
 @contextmanager

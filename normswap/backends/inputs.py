@@ -34,7 +34,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
                 raise ModelReadError(f"{path}: expected an .npz file of arrays by input name, found one array")
             with archive:
                 return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ModelReadError(f"{path}: expected an .npz file of arrays by input name: {error}") from error
 
 

@@ -20,6 +20,7 @@ FORMATS: dict[str, str] = {  # name, which is also the module's -> suffix of fil
     "json": ".json",
     "junit": ".xml",
     "markdown": ".md",
+    "html": ".html",
     "github": "",
 }
 _BY_SUFFIX = {suffix: name for name, suffix in FORMATS.items() if suffix}
@@ -40,15 +41,31 @@ def render(name: str, outcomes: Sequence[Outcome], created: datetime | None = No
     return text
 
 
-def check_reports(paths: Iterable[str]) -> None:
-    """Raise ReportError or ModelWriteError for a report that could not be written in the end, before any work."""
+def check_reports(paths: Iterable[str], sources: Iterable[str] = ()) -> None:
+    """Raise for a report that could not be written in the end, before any work.
+
+    Args:
+        paths: Of the reports.
+        sources: What must not be written over: the models.
+
+    Raises:
+        ReportError: If no format has the suffix or it needs a package that is not installed, a report is asked for
+            twice or is one of the sources, or SOURCE_DATE_EPOCH is no time.
+        ModelWriteError: If no file of that name can be made.
+    """
+    time_stamp()
+    read = {Path(source).resolve() for source in sources}
     seen: set[Path] = set()
     for path in map(Path, paths):
         _module(_format_of(path))
         check_folder(path)
-        if path in seen:
+        if path.resolve() in read:
+            raise ReportError(f"{path}: is a model that is read, which no report replaces; name another file")
+        if path.resolve() in seen:
             raise ReportError(f"{path}: is asked for twice; name each report once")
-        seen.add(path)
+        seen.add(path.resolve())
+        with as_write_error(path), folder_beside(path):
+            pass  # that it can be made says more than any permission
 
 
 def write_reports(paths: Iterable[str], outcomes: Sequence[Outcome], created: datetime | None = None) -> None:
@@ -87,9 +104,18 @@ def _module(name: str):  # type: ignore[no-untyped-def]  # a module that has ren
 def time_stamp() -> datetime:
     """Return the time that reports are stamped with: that of SOURCE_DATE_EPOCH where there is one, else now.
 
+    Raises:
+        ReportError: If SOURCE_DATE_EPOCH is no number of seconds, or beyond the calendar.
+
     References:
         reproducible-builds.org, SOURCE_DATE_EPOCH specification 1.1.
     """
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    now = datetime.fromtimestamp(int(given), timezone.utc) if given.isdecimal() else datetime.now(timezone.utc)
-    return now.replace(microsecond=0)
+    if not given:
+        return datetime.now(timezone.utc).replace(microsecond=0)
+    try:
+        return datetime.fromtimestamp(int(given), timezone.utc)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ReportError(
+            f"SOURCE_DATE_EPOCH: expected the seconds since 1970 of a time, found {given!r}; set it so, or unset it"
+        ) from error

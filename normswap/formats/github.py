@@ -6,43 +6,67 @@ References:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
 from normswap.factory import is_factory
 from normswap.formats import text
 from normswap.outcome import Outcome
-from normswap.report import described
+from normswap.report import counted, described
+from normswap.visible import shortened, visible
 
 __all__ = ["render"]
 
-_SHOWN = 10  # annotations of a kind that GitHub shows for a step
+_LONGEST = 2000  # characters of a message; more than the longest name that anybody reads
+_MOST = 10  # annotations of a kind that GitHub shows for a step
 
 
 def render(outcomes: Sequence[Outcome], created: datetime) -> str:
-    """Return the outcomes as a log with annotations: errors for what failed, a notice for what held."""
-    failing = sum(not outcome.ok for outcome in outcomes)
-    each = max(_SHOWN // max(failing, 1), 1)  # so that the failures of one pair do not hide the verdict of the next
+    """Return the outcomes as a log with annotations: errors for what failed, warnings for what may, notices.
+
+    No more of a kind than are shown: first the verdict of each pair, then single failures.
+    """
     lines = []
     for outcome in outcomes:
         lines += [f"::group::{_data(f'{outcome.name} -> {outcome.to}: {outcome.verdict}')}"]
         lines += map(_inert, text.render([outcome], created).splitlines())
-        lines += ["::endgroup::", *_annotations(outcome, each)]
+        lines += ["::endgroup::"]
+    lines += _verdicts("notice", [outcome for outcome in outcomes if outcome.ok])
+    wrong = [outcome for outcome in outcomes if not outcome.ok]
+    lines += _verdicts("error", wrong)
+    room = _MOST - len(wrong)
+    for outcome in wrong:
+        told = _failures(outcome)[: max(room, 0)]
+        lines += [_command("error", outcome, failure) for failure in told]
+        room -= len(told)
+    lines += [_command("warning", outcome, allowed) for outcome in outcomes for allowed in _allowed(outcome)][:_MOST]
     return "\n".join(lines) + "\n"
 
 
-def _annotations(outcome: Outcome, most: int) -> list[str]:
-    if outcome.report is None:
-        return [_command("error", outcome, outcome.trouble)]
-    if outcome.ok:
-        return [_command("notice", outcome, outcome.verdict)]
-    failed = [check for check in outcome.report.checks if not check.ok]
-    shown = failed[: most - 1]
-    more = f"; {len(failed) - len(shown)} more failures are in the report" if len(failed) > len(shown) else ""
-    return [
-        _command("error", outcome, outcome.verdict + more),
-        *(_command("error", outcome, f"{check.witness}: {described(check)}") for check in shown),
-    ]
+def _verdicts(kind: str, outcomes: Sequence[Outcome]) -> list[str]:
+    """Return an annotation for each outcome; where those are too many, the last stands for all that are left."""
+    shown = outcomes if len(outcomes) <= _MOST else outcomes[: _MOST - 1]
+    lines = [_command(kind, outcome, outcome.verdict + _count(outcome)) for outcome in shown]
+    if left := outcomes[len(shown) :]:
+        said = f"{counted(len(left), 'more pair')}: {', '.join(outcome.name for outcome in left)}"
+        lines.append(f"::{kind} title=normswap::{_data(said)}")
+    return lines
+
+
+def _count(outcome: Outcome) -> str:
+    failures = len(_failures(outcome))
+    return f"; {counted(failures, 'comparison')} failed" if failures else ""
+
+
+def _failures(outcome: Outcome) -> list[str]:
+    checks = () if outcome.report is None else outcome.report.failed
+    return [f"{check.witness}: {described(check)}" for check in checks]
+
+
+def _allowed(outcome: Outcome) -> list[str]:
+    checks = () if outcome.report is None else outcome.report.allowed
+    return [f"allowed to differ: {check.witness}: {described(check)}" for check in checks]
 
 
 def _command(kind: str, outcome: Outcome, message: str) -> str:
@@ -53,11 +77,12 @@ def _command(kind: str, outcome: Outcome, message: str) -> str:
 
 def _inert(line: str) -> str:
     """Keep a line that names something of a model from being taken for a command, in either spelling of those."""
-    line = line.replace("##[", "## [")
+    line = re.sub(r"#(?=\W*\[)", "# ", line)  # ##[...] is one wherever it stands, also with a joiner in it
     return f"| {line}" if line.lstrip().startswith("::") else line
 
 
 def _data(message: str) -> str:
+    message = shortened(visible(message), _LONGEST)
     return message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

@@ -8,11 +8,13 @@ from datetime import datetime
 
 from normswap.formats.text import tally
 from normswap.outcome import Outcome
-from normswap.report import WITNESSES, Report, grouped, summary
+from normswap.report import WITNESSES, Check, Report, grouped, remarks, spelled_forms, summary
+from normswap.visible import shortened, visible
 
 __all__ = ["render"]
 
 _SHOWN = 20  # failures; a summary has little room, and the other formats have all
+_LONGEST = 1000  # characters of a name or sentence
 _MARKS = ("✅", "❌", "⚠️")
 
 
@@ -34,28 +36,33 @@ def _report(report: Report) -> list[str]:
     lines = ["| witness | result |", "|---|---|"]
     lines += [f"| {witness} | {_plain(summary(report, witness))} |" for witness in WITNESSES]
     lines += [f"| inputs | {_plain(report.inputs)} |"]
-    failed = [check for check in report.checks if not check.ok]
-    if failed:
-        lines += ["", "| failed | where | error | allowed | |", "|---|---|--:|--:|---|"]
-        for check in failed[:_SHOWN]:
-            numbers = " | ".join("" if n is None else f"{n:.2g}" for n in (check.error, check.bound))
-            lines.append(f"| {check.witness} | {_code(check.name)} | {numbers} | {_plain(check.detail)} |")
-        if len(failed) > _SHOWN:
-            lines += ["", f"... and {len(failed) - _SHOWN} more."]
-    said = [f"left as they are: {group}" for group in grouped(report.left)] + list(report.notes)
+    for word, checks in (("failed", report.failed), ("allowed to differ", report.allowed)):
+        if checks:
+            lines += ["", f"| {word} | where | error | allowed | |", "|---|---|--:|--:|---|"]
+            lines += map(_row, checks[:_SHOWN])
+        if len(checks) > _SHOWN:
+            lines += ["", f"... and {len(checks) - _SHOWN} more."]
+    said = [*spelled_forms(report.forms), *(f"left as they are: {group}" for group in grouped(report.left))]
+    said += report.notes
     if said:
         lines += ["", "<details><summary>What was left or not compared</summary>", ""]
         lines += [*(f"- {_plain(sentence)}" for sentence in said), "", "</details>"]
     return lines
 
 
+def _row(check: Check) -> str:
+    numbers = " | ".join("" if n is None else f"{n:.2g}" for n in (check.error, check.bound))
+    return f"| {check.witness} | {_code(check.name)} | {numbers} | {_plain(remarks(check))} |"
+
+
 def _plain(text: str) -> str:
     """Keep names and sentences from being read as markup, or from ending a cell."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text.replace("\n", " "))
+    text = re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", shortened(visible(text), _LONGEST).strip())
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", text)  # which would begin a list, or underline a heading
 
 
 def _code(text: str) -> str:
-    """Show a name as it is; a code span ends at as many backticks as it began with."""
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    body = text.replace("|", r"\|").replace("\n", " ")
-    return f"{fence} {body} {fence}" if fence != "`" else f"`{body}`"
+    """Show a name as it is."""
+    if re.search(r"[`|]|^\s*$", text):  # which end a code span, or a cell even within one
+        return f"<code>{_plain(text)}</code>"
+    return f"`{shortened(visible(text), _LONGEST)}`"

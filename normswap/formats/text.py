@@ -8,6 +8,7 @@ from datetime import datetime
 
 from normswap.outcome import Outcome
 from normswap.report import counted
+from normswap.visible import visible
 
 __all__ = ["render", "tally"]
 
@@ -16,7 +17,7 @@ def render(outcomes: Sequence[Outcome], created: datetime) -> str:
     """Return the outcomes as text; several have a heading each, and a line on all of them at the end."""
     if len(outcomes) == 1:
         return _told(outcomes[0]) + "\n"
-    parts = [f"== {o.name}: {o.before} -> {o.after}, {o.to}\n{_told(o)}\n" for o in outcomes]
+    parts = [f"{visible(f'== {o.name}: {o.before} -> {o.after}, {o.to}')}\n{_told(o)}\n" for o in outcomes]
     return "\n".join([*parts, tally(outcomes) + "\n"])
 
 
@@ -28,4 +29,4 @@ def tally(outcomes: Sequence[Outcome]) -> str:
 
 
 def _told(outcome: Outcome) -> str:
-    return f"TROUBLE: {outcome.trouble}" if outcome.report is None else outcome.report.to_text()
+    return visible(f"TROUBLE: {outcome.trouble}") if outcome.report is None else outcome.report.to_text()

@@ -1,4 +1,7 @@
-"""Norm: what a target computes, in float64, which layers it refuses, and how it is written."""
+"""Norm: what a target computes, in float64, which layers it refuses, and how it is written.
+
+The arithmetic by itself is Statistics, which mistakes have too, where they are named.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,17 @@ __all__ = [
     "Form",
     "Norm",
     "OnnxOps",
+    "Statistics",
     "affine",
     "along_channels",
+    "batch_moments",
+    "blended",
     "by_name",
     "compute_dtype",
     "emit_in",
     "emit_two_pass",
     "no_stored_statistics",
+    "share_of",
     "single_elements",
 ]
 
@@ -60,7 +67,59 @@ def by_name(*forms: Form) -> Mapping[str, Form]:
 _NO_PARAMETERS: Mapping[str, Any] = {}
 
 
-class Norm(ABC):
+class Statistics(ABC):
+    """Which mean and variance a normalization is made with, and so what it computes, in float64."""
+
+    @abstractmethod
+    def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
+        """Compute the mean and the variance that x is normalized with.
+
+        Args:
+            x: Layer input, shape (N, C, *spatial), float64.
+            layer: The BatchNorm replaced.
+
+        Returns:
+            Mean and variance, each broadcastable against x, in units of x and x squared. The variance of every target
+            is biased (divided by the count).
+        """
+
+    @abstractmethod
+    def count(self, shape: tuple[int, ...]) -> int:
+        """Count the elements that one statistic is computed over; 0 where statistics are stored."""
+
+    def own_moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
+        """Compute what of ``moments`` is from x alone; all of it, unless stored statistics have a share."""
+        return self.moments(x, layer)
+
+    def share(self, shape: tuple[int, ...]) -> float:
+        """Return the weight in ``moments`` of what is from x alone, for x of a shape; the stored ones have the rest."""
+        return 1.0
+
+    def reference(self, x: Array, layer: NormLayer) -> Floats:
+        """Normalize x in float64; for a target it is the arithmetic that every rewrite is held to.
+
+        Args:
+            x: Layer input, shape (N, C, *spatial).
+            layer: The BatchNorm replaced, with its weight and bias known; eps is in units of x squared.
+
+        Returns:
+            Normalized x, same shape, float64.
+
+        Raises:
+            ValueError: If axis 1 of x is not layer.num_features long.
+
+        References:
+            Ioffe & Szegedy 2015, algorithm 1.
+        """
+        if x.ndim < 2 or (layer.num_features is not None and x.shape[1] != layer.num_features):
+            raise ValueError(f"{layer.name}: expected x of shape (N, {layer.num_features}, *spatial), got {x.shape}")
+        x64 = np.asarray(x).astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            mean, var = self.moments(x64, layer)
+            return affine((x64 - mean) / np.sqrt(var + layer.eps), layer)
+
+
+class Norm(Statistics):
     """A target of the conversion: one meaning of a trained BatchNorm.
 
     Attributes:
@@ -88,52 +147,27 @@ class Norm(ABC):
     def refuse(self, layer: NormLayer) -> str | None:
         """Say why this target has no meaning for the layer, or None where it has one."""
 
-    def own_moments(self, x: Floats) -> tuple[Floats, Floats]:
-        """Compute the mean and the biased variance of what the target is fed at once, by two passes.
+    def samples(self, shape: tuple[int, ...]) -> int:
+        """Count the samples that the target is fed at once."""
+        return 1 if self.by_sample else shape[0]
 
-        Args:
-            x: Layer input, shape (N, C, *spatial), float64.
-
-        Returns:
-            Mean and variance (divided by the count), each broadcastable against x, in units of x and x squared.
-        """
-        axes = (*(() if self.by_sample else (0,)), *range(2, x.ndim))
-        mean = x.mean(axis=axes, keepdims=True)
-        return mean, np.square(x - mean).mean(axis=axes, keepdims=True)
+    def own_moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
+        """Compute mean and biased variance of what the target is fed at once."""
+        return batch_moments(x, (*(() if self.by_sample else (0,)), *range(2, x.ndim)))
 
     def share(self, shape: tuple[int, ...]) -> float:
-        """Return the weight of an input's own statistics, n / (prior + n) for n samples; the stored ones have the rest.
-
-        Args:
-            shape: Of the layer's input.
-        """
-        samples = 1 if self.by_sample else shape[0]
-        return samples / (self.prior + samples) if self.prior else 1.0
+        """Return n / (prior + n) for n samples."""
+        return share_of(self.samples(shape), self.prior)
 
     def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
-        """Compute the mean and the variance that the target normalizes with.
-
-        Args:
-            x: Layer input, shape (N, C, *spatial), float64.
-            layer: The BatchNorm replaced.
-
-        Returns:
-            Mean and variance, each broadcastable against x, in units of x and x squared: the weighted means of those
-            of the input and of those that are stored.
-        """
+        """Blend those of the input with those that are stored, each by its share."""
         share = self.share(x.shape)
-        if share == 1:
-            return self.own_moments(x)
-        assert layer.running_mean is not None and layer.running_var is not None, "refused otherwise"
-        stored = layer.per_channel(layer.running_mean, x.ndim), layer.per_channel(layer.running_var, x.ndim)
-        if share == 0:
-            return stored
-        (mean, var), (stored_mean, stored_var) = self.own_moments(x), stored
-        return share * mean + (1 - share) * stored_mean, share * var + (1 - share) * stored_var
+        own = self.own_moments(x, layer) if share else None
+        return blended(own, share, layer, x.ndim)
 
     def count(self, shape: tuple[int, ...]) -> int:
         """Count the elements that one statistic is computed over; 0 where only stored ones count."""
-        return 0 if math.isinf(self.prior) else math.prod(shape[2:]) * (1 if self.by_sample else shape[0])
+        return 0 if math.isinf(self.prior) else math.prod(shape[2:]) * self.samples(shape)
 
     def form_of(self, layer: NormLayer) -> Form:
         """Return the form that a layer is written in where nothing else is asked for."""
@@ -143,35 +177,42 @@ class Norm(ABC):
     def torch_kernel(self) -> Kernel:
         """Return how the target is computed in torch, in a module and as operators of a graph."""
 
-    def reference(self, x: Array, layer: NormLayer) -> Floats:
-        """Normalize x in float64, the arithmetic every rewrite is held to.
-
-        Args:
-            x: Layer input, shape (N, C, *spatial).
-            layer: The BatchNorm replaced, with its weight and bias known; eps is in units of x squared.
-
-        Returns:
-            Normalized x, same shape, float64. Variance is biased (divided by the count).
-
-        Raises:
-            ValueError: If axis 1 of x is not layer.num_features long.
-
-        References:
-            Ioffe & Szegedy 2015, algorithm 1.
-        """
-        if x.ndim < 2 or (layer.num_features is not None and x.shape[1] != layer.num_features):
-            raise ValueError(f"{layer.name}: expected x of shape (N, {layer.num_features}, *spatial), got {x.shape}")
-        x64 = np.asarray(x).astype(np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
-            mean, var = self.moments(x64, layer)
-            return affine((x64 - mean) / np.sqrt(var + layer.eps), layer)
-
 
 def affine(normalized: Floats, layer: NormLayer) -> Floats:
     """Scale by weight and shift by bias, channel by channel."""
     assert layer.weight is not None and layer.bias is not None, "the caller fills in run-time parameters"
     weight = layer.per_channel(layer.weight, normalized.ndim)
     return normalized * weight + layer.per_channel(layer.bias, normalized.ndim)
+
+
+def batch_moments(x: Floats, axes: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Mean and biased variance of x over ``axes``, kept as axes of length 1, by two passes."""
+    mean = x.mean(axis=axes, keepdims=True)
+    return mean, np.square(x - mean).mean(axis=axes, keepdims=True)
+
+
+def share_of(samples: float, prior: float) -> float:
+    """Return the weight of samples beside stored statistics that count as ``prior`` samples."""
+    return samples / (prior + samples) if prior else 1.0
+
+
+def blended(own: tuple[Floats, Floats] | None, share: float, layer: NormLayer, rank: int) -> tuple[Floats, Floats]:
+    """Give mean and variance their share, and the rest to the stored ones, mean and variance alike.
+
+    Args:
+        own: Mean and variance of the input; not needed if their share is 0.
+        share: Their weight, from 0 to 1.
+        layer: Has the stored ones; not needed if that weight is 1.
+        rank: Of the layer's input.
+    """
+    if own is not None and share == 1:
+        return own
+    assert layer.running_mean is not None and layer.running_var is not None, "refused otherwise"
+    stored = layer.per_channel(layer.running_mean, rank), layer.per_channel(layer.running_var, rank)
+    if own is None or share == 0:
+        return stored
+    (mean, var), (stored_mean, stored_var) = own, stored
+    return share * mean + (1 - share) * stored_mean, share * var + (1 - share) * stored_var
 
 
 def no_stored_statistics(layer: NormLayer) -> str | None:

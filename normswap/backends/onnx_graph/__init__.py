@@ -14,8 +14,10 @@ import onnx
 from normswap.backends import Feed, Run
 from normswap.backends.inputs import BATCH, read_arrays
 from normswap.backends.onnx_graph import rewrite as _rewrite
+from normswap.backends.onnx_graph.calls import raise_for_endless_calls
 from normswap.backends.onnx_graph.elsewhere import run_elsewhere
 from normswap.backends.onnx_graph.find import find, sites
+from normswap.backends.onnx_graph.gather import Gatherer
 from normswap.backends.onnx_graph.inputs import check_feed, generate, signature
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.model import load as _load
@@ -37,6 +39,7 @@ __all__ = [
     "RUNS_ELSEWHERE",
     "WAYS",
     "CutLayer",
+    "Gatherer",
     "OnnxModel",
     "Writing",
     "check_in_place",
@@ -67,12 +70,17 @@ RUNS_ELSEWHERE = True
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto | OnnxModel) -> OnnxModel:
-    """Read a model from a file, or take one in memory."""
+    """Read a model from a file, or take one in memory.
+
+    Raises:
+        ModelReadError: If the file is none of ONNX.
+        UnsupportedModelError: If its local functions call one another without end, or nearly so.
+    """
     if isinstance(source, OnnxModel):
         return source
-    if isinstance(source, onnx.ModelProto):
-        return OnnxModel(source)
-    return _load(source)
+    model = OnnxModel(source) if isinstance(source, onnx.ModelProto) else _load(source)
+    raise_for_endless_calls(model)
+    return model
 
 
 def public(model: OnnxModel) -> OnnxModel:
@@ -119,7 +127,7 @@ def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> list[C
             planned.setdefault(body, {})[y] = site.layer.name
     found = _compare_structure(before, after, planned)
     compared = f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
-    return structure_checks("graph", found.differences, compared, len(names))
+    return structure_checks("graph", found.differences, compared, names)
 
 
 def run(model: OnnxModel, arrays: Mapping[str, Array], *, how: str) -> Run:

@@ -91,6 +91,7 @@ def read_batch_normalization(scope: Scope, node: onnx.NodeProto) -> NormLayer:
     x = inputs[0]
     known = scope.value_type(x)
     shape = dims_of(known)
+    epsilon = attributes.get("epsilon", _DEFAULT_EPSILON)
     scale, bias, mean, var = (constant(scope, name) if name else None for name in inputs[1:5])
     dtype = spelled(known) or (str(scale.dtype) if scale is not None else "float32")
     channels = _channels((scale, bias, mean, var), shape)
@@ -112,7 +113,7 @@ def read_batch_normalization(scope: Scope, node: onnx.NodeProto) -> NormLayer:
         name=layer_name(scope, node),
         role=role,
         num_features=channels,
-        eps=float(attributes.get("epsilon", _DEFAULT_EPSILON)),
+        eps=epsilon if isinstance(epsilon, float) else float("nan"),
         weight=scale,
         bias=bias,
         running_mean=mean,
@@ -168,7 +169,7 @@ def _is_given(scope: Scope, name: str) -> bool:
 
 def _is_graph_input(scope: Scope, name: str) -> bool:
     origin = scope.resolve(name)
-    while origin.node is not None and origin.node.op_type in ("Identity", "Cast"):
+    while origin.node is not None and origin.node.op_type in ("Identity", "Cast") and origin.node.input:
         origin = origin.scope.resolve(origin.node.input[0])
     return origin.kind == "input" and origin.scope.parent is None and origin.scope.function is None
 
@@ -213,6 +214,8 @@ def _obstacle(
                 origin = scope.resolve(name)
                 source = f"by {origin.node.op_type}" if origin.node is not None else "outside this graph"
                 return f"its {word} {name!r} is computed at run time ({source}), not stored; fold constants first"
+        elif value.dtype.kind not in "fV":  # V is how NumPy sorts those of ml_dtypes
+            return f"its {word} is of type {value.dtype}, expected a floating-point type"
         elif value.shape != (channels,):
             return f"its {word} has shape {value.shape}, expected ({channels},)"
         elif word in words[:2] and not np.all(np.isfinite(value.astype(np.float64))):

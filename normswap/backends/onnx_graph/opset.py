@@ -64,7 +64,8 @@ def _batch_norms(model: OnnxModel) -> Iterator[tuple[Scope, onnx.NodeProto]]:
     """Yield the nodes of the main graph and its subgraphs; functions have opsets of their own."""
     for scope in walk(model):
         if scope.function is None:
-            yield from ((scope, node) for node in scope.nodes if node.op_type == "BatchNormalization")
+            norms = (node for node in scope.nodes if node.op_type == "BatchNormalization" and node.output)
+            yield from ((scope, node) for node in norms)
 
 
 def _set_is_test(node: onnx.NodeProto, value: bool | None) -> None:

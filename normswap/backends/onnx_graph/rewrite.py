@@ -15,7 +15,7 @@ from normswap.backends.onnx_graph.scopes import Scope, epsilon_of, with_subgraph
 from normswap.backends.onnx_graph.shapes import element_of, spelled
 from normswap.plan import Plan
 
-__all__ = ["RECORD", "rewrite"]
+__all__ = ["RECORD", "names_in", "rewrite"]
 
 RECORD = "normswap"  # key in metadata_props under which conversions are recorded, as a JSON list
 
@@ -28,7 +28,7 @@ def rewrite(model: OnnxModel, plan: Plan, *, version: str) -> OnnxModel:
     """
     converted = copy_of(model)
     planned = {layer.name for layer in plan.layers}
-    names = _names_in(converted.proto)
+    names = names_in(converted.proto)
     bodies: dict[tuple[str, ...], tuple[Scope, dict[str, list[Site]]]] = {}
     for site in sites(converted):
         if site.layer.name in planned:
@@ -162,7 +162,8 @@ def _code_of(body: tuple[str, ...]) -> tuple[str, ...]:
     return body[:4] if body[:1] == ("function",) else ()
 
 
-def _names_in(proto: onnx.ModelProto) -> set[str]:
+def names_in(proto: onnx.ModelProto) -> set[str]:
+    """Return every name of a value, wherever in the model."""
     names: set[str] = set()
     for code in _codes(proto).values():
         for graph in with_subgraphs(code):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Mapping
@@ -18,11 +20,14 @@ import onnx
 
 from normswap.backends import interrupts_held_back
 from normswap.backends.onnx_graph.model import OnnxModel, copy_of, location_of, set_nodes, tensors_of
+from normswap.backends.onnx_graph.scopes import with_subgraphs
 from normswap.backends.onnx_graph.wire import INLINE
-from normswap.errors import CannotRunError
+from normswap.errors import CannotRunError, TimeLimitError
 from normswap.layer import Array
 
-__all__ = ["Session"]
+__all__ = ["TIME_LIMIT", "Session"]
+
+TIME_LIMIT = "NORMSWAP_TIME_LIMIT"  # environment variable: seconds for one run of a model with loops
 
 
 class Session:
@@ -41,6 +46,7 @@ class Session:
     def __init__(self, model: OnnxModel, *, optimize: bool, threads: int = 0, count_calls: bool = False) -> None:
         onnxruntime = _onnxruntime()
         model, self._inputs, self._outputs = _without_bfloat16(model)
+        self._limit = _time_limit() if _may_not_end(model.proto) else None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
@@ -68,12 +74,34 @@ class Session:
 
         Raises:
             CannotRunError: If the runtime fails.
+            TimeLimitError: If the model has a loop, and is not done in time.
         """
+        arrays = {self._inputs.get(name, name): _fed(feed[name]) for name in feed}
         try:
-            values = self._session.run(None, {self._inputs.get(name, name): _fed(feed[name]) for name in feed})
+            values = self._session.run(None, arrays) if self._limit is None else self._within(self._limit, arrays)
+        except TimeLimitError:
+            raise
         except Exception as error:  # the runtime's exceptions have no common public base
             raise CannotRunError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
         return dict(zip(self.output_names, map(np.asarray, values), strict=True))
+
+    def _within(self, seconds: float, arrays: Mapping[str, Any]) -> Any:
+        """Run a model that may never end, and end it."""
+        options = _onnxruntime().RunOptions()
+        timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._session.run(None, arrays, options)
+        except Exception as error:  # the runtime's exceptions have no common public base
+            if not options.terminate:
+                raise
+            raise TimeLimitError(
+                f"the model was not done after {seconds:g} seconds, and has a Loop that may never be; give smaller "
+                f"inputs, set {TIME_LIMIT} to more seconds, or leave such runs out with --no-end-to-end"
+            ) from error
+        finally:
+            timer.cancel()
 
     def calls(self) -> dict[str, int]:
         """Count, by the name of the node, how often each kernel ran so far; ends the counting."""
@@ -84,6 +112,24 @@ class Session:
         suffix = "_kernel_time"
         names = [event["name"] for event in events if event.get("cat") == "Node"]
         return Counter(name.removesuffix(suffix) for name in names if name.endswith(suffix))
+
+
+def _time_limit() -> float:
+    """Seconds that a run of a model with loops may take."""
+    given = os.environ.get(TIME_LIMIT, "600")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise TimeLimitError(f"{TIME_LIMIT}: expected a number of seconds above 0, found {given!r}")
+    return seconds
+
+
+def _may_not_end(proto: onnx.ModelProto) -> bool:
+    """Whether there is a Loop, the one operator that decides as it runs how often to go round."""
+    codes = (proto.graph, *proto.functions)
+    return any(node.op_type == "Loop" for code in codes for inner in with_subgraphs(code) for node in inner.node)
 
 
 def _without_bfloat16(model: OnnxModel) -> tuple[OnnxModel, dict[str, str], dict[str, str]]:
@@ -148,5 +194,5 @@ def _first_line(error: Exception) -> str:
     """The runtime's own words without its banner and trace."""
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     text = re.sub(r"^Load model( from \S+)? failed: ?", "", text.split(" : ", 3)[-1].strip())
-    text = re.sub(r"^/\S+:\d+ .*\) ", "", text)  # where in its own source it happened
+    text = re.sub(r"(^|Status Message: )/\S+:\d+ .*\) ", r"\1", text)  # where in its own source it happened
     return text[:400]

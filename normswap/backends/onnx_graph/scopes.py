@@ -10,18 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import onnx
 
+from normswap.backends.onnx_graph.calls import FunctionKey, called_by, key_of
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.shapes import Types, infer_call_types, infer_types
-from normswap.errors import ModelReadError, UnsupportedModelError
+from normswap.errors import ModelReadError
 from normswap.layer import Array
 
 __all__ = ["Origin", "Scope", "attribute_value", "epsilon_of", "first_output", "graphs_in", "walk", "with_subgraphs"]
-
-_DEEPEST = 64  # nesting of calls and subgraphs; deeper is a function that calls itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +43,6 @@ class Origin:
     tensor: onnx.TensorProto | None = None
 
 
-FunctionKey: TypeAlias = tuple[str, str, str]
-
-
 class Scope:
     """One place where nodes live.
 
@@ -58,6 +54,7 @@ class Scope:
         parent: The enclosing scope whose names are visible here, for a subgraph.
         caller: The scope and node of the call, for a function.
         constants: Values evaluated so far, see constants.py.
+        is_constant: Which values are known to depend on constants alone, or not to.
     """
 
     def __init__(
@@ -81,6 +78,7 @@ class Scope:
         self.caller = caller
         self._types = types
         self.constants: dict[str, Array | None] = {}
+        self.is_constant: dict[str, bool] = {}
 
     @property
     def nodes(self) -> Any:
@@ -207,9 +205,8 @@ def walk(model: OnnxModel) -> Iterator[Scope]:
 
     Raises:
         ModelReadError: If nodes feed one another in a circle.
-        UnsupportedModelError: If a function calls itself.
     """
-    functions = {_key(function): function for function in model.proto.functions}
+    functions = {key_of(function): function for function in model.proto.functions}
     called: set[FunctionKey] = set()
     main = Scope(
         model,
@@ -217,7 +214,7 @@ def walk(model: OnnxModel) -> Iterator[Scope]:
         opsets=_opsets(model.proto.opset_import),
         types=infer_types(model.proto),
     )
-    yield from _descend(main, functions, called, 0)
+    yield from _descend(main, functions, called)
     for key, function in functions.items():
         if key not in called:
             yield Scope(
@@ -231,13 +228,8 @@ def walk(model: OnnxModel) -> Iterator[Scope]:
 
 
 def _descend(
-    scope: Scope, functions: Mapping[FunctionKey, onnx.FunctionProto], called: set[FunctionKey], depth: int
+    scope: Scope, functions: Mapping[FunctionKey, onnx.FunctionProto], called: set[FunctionKey]
 ) -> Iterator[Scope]:
-    if depth > _DEEPEST:
-        raise UnsupportedModelError(
-            f"{scope.model.path or 'the model'}: its subgraphs or local functions nest more than {_DEEPEST} deep; "
-            "a function that calls itself is not ONNX"
-        )
     _raise_for_circle(scope)
     yield scope
     for node in scope.nodes:
@@ -255,8 +247,8 @@ def _descend(
                     parent=scope,
                     types=scope.types,
                 )
-                yield from _descend(inner, functions, called, depth + 1)
-        key = (node.domain, node.op_type, getattr(node, "overload", ""))
+                yield from _descend(inner, functions, called)
+        key = called_by(node)
         if key in functions:
             called.add(key)
             function = functions[key]
@@ -268,14 +260,14 @@ def _descend(
                 opsets=_opsets(function.opset_import),
                 caller=(scope, node),
             )
-            yield from _descend(inner, functions, called, depth + 1)
+            yield from _descend(inner, functions, called)
 
 
 def _raise_for_circle(scope: Scope) -> None:
     """Refuse nodes that feed one another in a circle: nothing that follows values backwards would end."""
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for node in scope.nodes:
-        reads = {*node.input, *(name for graph in graphs_in(node) for name in _outer_reads(graph))}
+        reads = [*node.input, *(name for graph in graphs_in(node) for name in sorted(_outer_reads(graph)))]
         for out in filter(None, node.output):
             sorter.add(out, *reads)
     try:
@@ -316,10 +308,6 @@ def _bound_attributes(
     for name, attribute in given.items():
         if (filled := scope.fill(attribute)) is not None:
             yield name, filled
-
-
-def _key(function: onnx.FunctionProto) -> FunctionKey:
-    return function.domain, function.name, getattr(function, "overload", "")
 
 
 def _opsets(imports: Any) -> dict[str, int]:

@@ -7,6 +7,8 @@ compared with the statistics of that data.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 
@@ -25,6 +27,7 @@ __all__ = ["is_instance_in_disguise", "recognise"]
 _RELATIVE = {"float16": 2e-2, "bfloat16": 5e-2}
 _RELATIVE_DEFAULT = 1e-4
 _UNKNOWN_DIMS = (2, 3, 5, 6, 4)
+_MOST_ELEMENTS = 1 << 26  # of the data that statistics are told by, half a gigabyte in float64
 
 
 def recognise(scope: Scope, node: onnx.NodeProto, dtype: str, channels: int | None) -> tuple[Role, str]:
@@ -36,6 +39,9 @@ def recognise(scope: Scope, node: onnx.NodeProto, dtype: str, channels: int | No
     element = known.tensor_type.elem_type if known is not None else onnx.TensorProto.FLOAT
     reason = ""
     for shape in shapes:
+        if len(shape) < 2 or not 0 < math.prod(shape) <= _MOST_ELEMENTS:
+            wanted = f"1 to {_MOST_ELEMENTS:,} elements in two dimensions or more"
+            return "unknown", f"its mean and variance are computed at run time, and {shape} is no input of {wanted}"
         x_type = onnx.helper.make_tensor_type_proto(element, [None] * len(shape))
         data = _styled(shape, dtype)
         try:
@@ -46,7 +52,8 @@ def recognise(scope: Scope, node: onnx.NodeProto, dtype: str, channels: int | No
         except CannotRunError as error:
             reason = f"its mean and variance are computed at run time in a way that does not run alone: {error}"
             continue
-        role, reason = _compare(data.astype(np.float64), found["out0"], found["out1"], dtype)
+        with np.errstate(all="ignore"):  # what is computed may be anything
+            role, reason = _compare(data.astype(np.float64), found["out0"], found["out1"], dtype)
         if role != "unknown":
             return role, reason
     return "unknown", reason
@@ -55,7 +62,7 @@ def recognise(scope: Scope, node: onnx.NodeProto, dtype: str, channels: int | No
 def is_instance_in_disguise(scope: Scope, node: onnx.NodeProto) -> bool:
     """Whether the input is (N, C, ...) reshaped to (1, N * C, ...), whose batch statistics are per sample."""
     origin = scope.resolve(node.input[0])
-    if origin.node is None or origin.node.op_type != "Reshape":
+    if origin.node is None or origin.node.op_type != "Reshape" or not origin.node.input:
         return False
     before = dims_of(origin.scope.value_type(origin.node.input[0]))
     after = dims_of(scope.value_type(node.input[0]))

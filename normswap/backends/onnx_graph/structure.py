@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import onnx
 
 from normswap.backends.onnx_graph.model import OnnxModel, Place, external_place, read_tensor
+from normswap.report import Difference
 
 __all__ = ["Structure", "compare_structure"]
 
@@ -27,14 +28,14 @@ class Structure:
     """What was compared and what differs.
 
     Attributes:
-        differences: One sentence each; empty where the structure is proved.
+        differences: What differs; empty where the structure is proved.
         nodes: How many nodes were compared.
         tensors: How many tensors were compared.
         bytes: How many bytes of tensors were compared.
         by_reference: How many of them are the same bytes of the same file, which need no reading.
     """
 
-    differences: list[str] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     nodes: int = 0
     tensors: int = 0
     bytes: int = 0
@@ -64,7 +65,10 @@ class _Comparison:
         self.read: set[str] = set()  # what the converted code at hand still reads
 
     def differ(self, sentence: str) -> None:
-        self.result.differences.append(sentence)
+        self.result.differences.append(Difference(sentence))
+
+    def differ_at(self, layer: str, sentence: str) -> None:
+        self.result.differences.append(Difference(f"{layer}: {sentence}", layer))
 
     def model(self) -> None:
         old, new = self.before.proto, self.after.proto
@@ -124,13 +128,13 @@ class _Comparison:
                 fresh[key] = node
             elif key in planned:
                 if node == other:
-                    self.differ(f"{planned[key]}: the layer was left as it was")
+                    self.differ_at(planned[key], "the layer was left as it was")
                 fresh[key] = node
             else:
                 self.node(body, other, node, label)
         for key, layer in planned.items():
             if key not in nodes_after:
-                self.differ(f"{layer}: nothing computes {key!r} any more")
+                self.differ_at(layer, f"nothing computes {key!r} any more")
         claimed = self.regions(planned, nodes_before, fresh)
         for key, node in fresh.items():
             if key not in claimed:
@@ -160,7 +164,7 @@ class _Comparison:
                     continue
                 seen.add(name)
                 if name not in producers:
-                    self.differ(f"{layer}: it reads {name!r}, which the original layer does not")
+                    self.differ_at(layer, f"it reads {name!r}, which the original layer does not")
                     continue
                 key, node = producers[name]
                 claimed.add(key)

@@ -21,6 +21,7 @@ __all__ = ["INLINE", "Chunk", "FileRange", "WireError", "expand", "lift", "refer
 
 INLINE = "normswap:inline"  # location of data that lies in the model file itself
 _WORTH_LIFTING = 64 * 1024  # bytes; smaller tensors stay in memory
+_DEEPEST = 100  # nesting of messages; protobuf itself reads no more
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _RAW_DATA = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
 _EXPLICIT = "normswap:default"  # key of an entry that says that data_location was there, and DEFAULT
@@ -69,7 +70,9 @@ def expand(data: bytes) -> list[Chunk]:
     return _expand(data, 0, len(data), onnx.ModelProto.DESCRIPTOR)
 
 
-def _lift(data: Buffer, start: int, end: int, message: Any) -> list[bytes]:
+def _lift(data: Buffer, start: int, end: int, message: Any, depth: int = 0) -> list[bytes]:
+    if depth > _DEEPEST:
+        raise WireError(f"messages nest more than {_DEEPEST} deep")
     parts: list[bytes] = []
     copied = start
     for number, wire, begin, value, stop in _fields(data, start, end):
@@ -78,7 +81,7 @@ def _lift(data: Buffer, start: int, end: int, message: Any) -> list[bytes]:
         if message.name == "TensorProto" and number == _RAW_DATA:
             return _lift_tensor(data, start, end, (begin, value, stop))
         if inner := _holder(message, number):
-            lifted = _lift(data, value, stop, inner)
+            lifted = _lift(data, value, stop, inner, depth + 1)
             parts += [data[copied:begin], _delimited(number, sum(map(len, lifted))), *lifted]
         else:
             continue

@@ -13,7 +13,7 @@ import torch
 
 from normswap.backends import Run
 from normswap.backends.torch_common.tensors import flat_outputs
-from normswap.errors import CannotRunError, first_line
+from normswap.errors import CannotRunError, NormswapError, first_line
 
 __all__ = ["run_quietly", "undisturbed"]
 
@@ -37,15 +37,21 @@ def undisturbed(seed: int = _SEED) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def run_quietly(call: Callable[[], Any]) -> Run:
+def run_quietly(call: Callable[[], Any], *, seed: int = _SEED) -> Run:
     """Run a model on its inputs and return its outputs by name.
+
+    Args:
+        call: Calls the model.
+        seed: Of what it draws at random.
 
     Raises:
         CannotRunError: If the model raises anything, or returns nothing that can be compared.
     """
-    with undisturbed():
+    with undisturbed(seed):
         try:
             result = call()
+        except NormswapError:  # of what watches the model
+            raise
         except Exception as error:  # whatever user code raises
             raise CannotRunError(
                 f"the model raised {type(error).__name__}: {first_line(error).rstrip(':; ')}"

@@ -13,6 +13,7 @@ from normswap.backends.inputs import BATCH
 from normswap.backends.torch_common.running import run_quietly
 from normswap.backends.torch_module import inputs as _inputs
 from normswap.backends.torch_module.find import find, sites
+from normswap.backends.torch_module.gather import Gatherer
 from normswap.backends.torch_module.inputs import Arguments, called
 from normswap.backends.torch_module.model import ModuleModel, copied, unwrapped
 from normswap.backends.torch_module.probe import CutLayer, cut_layers
@@ -24,13 +25,14 @@ from normswap.backends.torch_module.witness import witness
 from normswap.layer import Array, NormLayer
 from normswap.nn import Layout, SwappedNorm, layout_of
 from normswap.plan import Plan
-from normswap.report import Check, counted, structure_checks
+from normswap.report import Check, counted, some, structure_checks
 
 __all__ = [
     "DECLARES_INPUTS",
     "RUNS_ELSEWHERE",
     "WAYS",
     "CutLayer",
+    "Gatherer",
     "ModuleModel",
     "Writing",
     "check_in_place",
@@ -91,7 +93,7 @@ def notes(model: ModuleModel) -> list[str]:
     sync = [path for path, module in modules if isinstance(module, nn.SyncBatchNorm)]
     if sync:
         said.append(
-            f"{_some(sync)}: SyncBatchNorm trains with the statistics of all processes together; each is compared and "
+            f"{some(sync)}: SyncBatchNorm trains with the statistics of all processes together; each is compared and "
             "converted as one process computes it"
         )
     taught = {type(module).__name__ for _, module in modules if layout_of(module) not in (None, Layout())}
@@ -145,13 +147,9 @@ def compare_structure(before: ModuleModel, after: ModuleModel, plan: Plan) -> li
         elif site.layer.name in names:
             planned[site.path] = site.layer.name
     found = _compare_structure(before.module, after.module, planned, nodes)
-    unread = f"; not compared: attributes {_some(found.unread)}" if found.unread else ""
+    unread = f"; not compared: attributes {some(found.unread)}" if found.unread else ""
     compared = f"{counted(found.modules, 'module')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
-    return structure_checks("modules", found.differences, compared, len(names), unread)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return structure_checks("modules", found.differences, compared, names, unread)
 
 
 def run(model: ModuleModel, arrays: Arguments, *, how: str) -> Run:

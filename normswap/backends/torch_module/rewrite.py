@@ -15,12 +15,12 @@ from normswap.nn import SwappedNorm
 from normswap.norms import Norm
 from normswap.plan import Plan
 
-__all__ = ["check_in_place", "rewrite", "rewrite_in_place"]
+__all__ = ["check_in_place", "rewrite", "rewrite_in_place", "swapped"]
 
 
 def rewrite(model: ModuleModel, plan: Plan) -> ModuleModel:
     """Return a converted copy; parameters are copies too."""
-    return replace(model, module=_swapped(replace(model, module=copied(model.module)), plan))
+    return replace(model, module=swapped(replace(model, module=copied(model.module)), plan))
 
 
 def check_in_place(model: ModuleModel, plan: Plan) -> None:
@@ -45,7 +45,7 @@ def check_in_place(model: ModuleModel, plan: Plan) -> None:
 def rewrite_in_place(model: ModuleModel, plan: Plan) -> None:
     """Convert the caller's own module; gamma and beta stay the same Parameter objects."""
     check_in_place(model, plan)
-    _swapped(model, plan)
+    swapped(model, plan)
 
 
 def _planned(model: ModuleModel, plan: Plan) -> list[Site]:
@@ -53,7 +53,8 @@ def _planned(model: ModuleModel, plan: Plan) -> list[Site]:
     return [site for site in sites(model) if site.layer.name in names]
 
 
-def _swapped(model: ModuleModel, plan: Plan) -> nn.Module:
+def swapped(model: ModuleModel, plan: Plan) -> nn.Module:
+    """Convert a module that is there to be changed; return it, or what stands in its place if it is a layer itself."""
     made: dict[nn.Module, SwappedNorm] = {}
     graphs: dict[nn.Module, list[Site]] = {}
     for site in _planned(model, plan):

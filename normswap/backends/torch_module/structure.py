@@ -20,6 +20,7 @@ from torch.nn.modules.module import _WrappedHook
 from normswap.backends.torch_common.graphs import compare_graphs
 from normswap.backends.torch_common.tensors import NO_PARAMETER, tensor_difference
 from normswap.backends.torch_module.model import OF_GRAPHS
+from normswap.report import Difference
 
 __all__ = ["Structure", "compare_structure"]
 
@@ -33,14 +34,14 @@ class Structure:
     """What was compared and what differs.
 
     Attributes:
-        differences: One sentence each; empty where the structure is proved.
+        differences: What differs; empty where the structure is proved.
         modules: How many modules were compared.
         tensors: How many parameters and buffers were compared.
         bytes: How many bytes of them were compared.
         unread: Attributes that could not be compared, by the path of their module.
     """
 
-    differences: list[str] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     modules: int = 0
     tensors: int = 0
     bytes: int = 0
@@ -72,41 +73,38 @@ def compare_structure(
         if is_inside(path):
             continue
         if path not in new:
-            result.differences.append(f"module {path} is gone")
+            result.differences.append(Difference(f"module {path} is gone", planned.get(path, "")))
         elif path not in old:
-            result.differences.append(f"module {path} is new")
+            result.differences.append(Difference(f"module {path} is new"))
     for path, module in old.items():
         if path not in new or is_inside(path):
             continue
         if path in planned:
-            result.differences += _of_layer(planned[path], module, new[path])
+            name = planned[path]
+            result.differences += [Difference(f"{name}: {said}", name) for said in _of_layer(module, new[path])]
             continue
         result.modules += 1
-        result.differences += _of_module(path, module, new[path], result, nodes.get(path, {}), attributes)
-    result.differences += _of_sharing(old, new, {path for path in old if is_inside(path)})
+        result.differences += map(Difference, _of_module(path, module, new[path], result, attributes))
+        result.differences += _of_graph(path, module, new[path], nodes.get(path, {}))
+    result.differences += map(Difference, _of_sharing(old, new, {path for path in old if is_inside(path)}))
     return result
 
 
-def _of_layer(name: str, old: nn.Module, new: nn.Module) -> Iterator[str]:
+def _of_layer(old: nn.Module, new: nn.Module) -> Iterator[str]:
     """Say what is wrong with a replaced module as a whole: its arithmetic is for the probes."""
     if type(old) is type(new) and old.training == new.training:
-        yield f"{name}: the layer was left as it was"
+        yield "the layer was left as it was"
     for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
         if len(getattr(old, kind)) != len(getattr(new, kind)):
             said = kind.strip("_").replace("_", " ")
-            yield f"{name}: {len(getattr(old, kind))} {said} became {len(getattr(new, kind))}"
+            yield f"{len(getattr(old, kind))} {said} became {len(getattr(new, kind))}"
 
 
-def _of_module(
-    path: str, old: nn.Module, new: nn.Module, result: Structure, nodes: Mapping[str, str], attributes: _Attributes
-) -> Iterator[str]:
-    label = f"module {path}" if path else "the model"
+def _of_module(path: str, old: nn.Module, new: nn.Module, result: Structure, attributes: _Attributes) -> Iterator[str]:
+    label = _label(path)
     if type(old) is not type(new) and not (isinstance(old, fx.GraphModule) and isinstance(new, fx.GraphModule)):
         yield f"{label} was {type(old).__name__} and is {type(new).__name__}"
         return
-    if isinstance(old, fx.GraphModule) and isinstance(new, fx.GraphModule):
-        for difference in compare_graphs(old.graph, new.graph, nodes):
-            yield f"{label}: {difference}"
     if list(old._modules.keys()) != list(new._modules.keys()):  # TorchScript has no iterator there
         yield f"{label} holds its modules in another order"
     scripted = isinstance(old, torch.jit.ScriptModule)
@@ -135,6 +133,16 @@ def _of_module(
             result.unread.append(f"{path}{'.' * bool(path)}{name}")
         elif not same:
             yield f"attribute {name} of {label} differs"
+
+
+def _of_graph(path: str, old: nn.Module, new: nn.Module, nodes: Mapping[str, str]) -> Iterator[Difference]:
+    if isinstance(old, fx.GraphModule) and isinstance(new, fx.GraphModule):
+        for difference in compare_graphs(old.graph, new.graph, nodes):
+            yield difference._replace(sentence=f"{_label(path)}: {difference.sentence}")
+
+
+def _label(path: str) -> str:
+    return f"module {path}" if path else "the model"
 
 
 def _of_tensors(old: torch.Tensor | None, new: torch.Tensor | None, result: Structure) -> str:

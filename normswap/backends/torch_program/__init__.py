@@ -13,6 +13,7 @@ from normswap.backends.inputs import BATCH
 from normswap.backends.torch_program import inputs as _inputs
 from normswap.backends.torch_program import running as _running
 from normswap.backends.torch_program.find import find, nested_graphs, sites
+from normswap.backends.torch_program.gather import Gatherer
 from normswap.backends.torch_program.model import ProgramModel, load, resolver
 from normswap.backends.torch_program.probe import CutLayer, cut_layers
 from normswap.backends.torch_program.rewrite import rewrite
@@ -29,6 +30,7 @@ __all__ = [
     "RUNS_ELSEWHERE",
     "WAYS",
     "CutLayer",
+    "Gatherer",
     "ProgramModel",
     "Writing",
     "check_in_place",
@@ -119,7 +121,7 @@ def compare_structure(before: ProgramModel, after: ProgramModel, plan: Plan) -> 
     }
     found = _compare_structure(before.program, after.program, planned)
     compared = f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
-    return structure_checks("graph", found.differences, compared, len(names))
+    return structure_checks("graph", found.differences, compared, names)
 
 
 def run(model: ProgramModel, arrays: Mapping[str, Any], *, how: str) -> Run:

@@ -19,6 +19,7 @@ from normswap.backends.torch_common.calls import operator_name, read_call
 from normswap.backends.torch_common.graphs import GraphComparison, compare_graphs, compare_nodes
 from normswap.backends.torch_common.nodes import attribute
 from normswap.backends.torch_common.tensors import same_bits, tensor_difference
+from normswap.report import Difference
 
 __all__ = ["Structure", "compare_structure"]
 
@@ -28,13 +29,13 @@ class Structure:
     """What was compared and what differs.
 
     Attributes:
-        differences: One sentence each; empty where the structure is proved.
+        differences: What differs; empty where the structure is proved.
         nodes: How many nodes were compared.
         tensors: How many tensors were compared.
         bytes: How many bytes of tensors were compared.
     """
 
-    differences: list[str] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     nodes: int = 0
     tensors: int = 0
     bytes: int = 0
@@ -53,11 +54,14 @@ def compare_structure(before: ExportedProgram, after: ExportedProgram, planned: 
     nodes = compare_nodes(before.graph, after.graph, planned, idle=leaving.nodes, outputs=False)
     result.nodes = nodes.nodes
     result.differences += nodes.differences
-    result.differences += _of_inputs(before, after, nodes)
-    result.differences += _of_outputs(before, after, nodes, leaving)
-    result.differences += _of_tensors(before, after, nodes, leaving, result)
-    result.differences += _of_modules(before.graph_module, after.graph_module, "", result)
-    result.differences += _of_calls(before, after)
+    outside = (
+        _of_inputs(before, after, nodes),
+        _of_outputs(before, after, nodes, leaving),
+        _of_tensors(before, after, nodes, leaving, result),
+        _of_modules(before.graph_module, after.graph_module, "", result),
+        _of_calls(before, after),
+    )
+    result.differences += [Difference(sentence) for sentences in outside for sentence in sentences]
     return result
 
 
@@ -217,7 +221,7 @@ def _of_modules(old: fx.GraphModule, new: fx.GraphModule, path: str, result: Str
         one, other = attribute(old, target), attribute(new, target)
         if isinstance(one, fx.GraphModule) and isinstance(other, fx.GraphModule):
             for difference in compare_graphs(one.graph, other.graph, {}):
-                yield f"{label}: {difference}"
+                yield f"{label}: {difference.sentence}"
             result.nodes += len(one.graph.nodes)
             yield from _of_modules(one, other, f"{label}.", result)
         elif isinstance(one, torch.Tensor):

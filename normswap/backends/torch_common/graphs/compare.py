@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from normswap.backends.torch_common.calls import BatchNormCall, operator_name, read_call, returned_statistics
+from normswap.report import Difference
 
 __all__ = ["GraphComparison", "compare_graphs", "compare_nodes"]
 
@@ -27,19 +28,19 @@ class GraphComparison:
     """What was compared and what differs.
 
     Attributes:
-        differences: One sentence each; empty where the graphs are the same.
+        differences: What differs; empty where the graphs are the same.
         nodes: How many nodes were compared.
         gone: Names of nodes that are rightly gone with the planned layers.
         passed_on: For statistics that planned layers returned, by name: what they began with.
     """
 
-    differences: list[str] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     nodes: int = 0
     gone: set[str] = field(default_factory=set)
     passed_on: dict[str, str] = field(default_factory=dict)
 
 
-def compare_graphs(before: fx.Graph, after: fx.Graph, planned: Mapping[str, str]) -> list[str]:
+def compare_graphs(before: fx.Graph, after: fx.Graph, planned: Mapping[str, str]) -> list[Difference]:
     """Say how two graphs differ outside the planned layers, what they return included.
 
     Args:
@@ -100,7 +101,10 @@ class _Comparison:
         self.order()
 
     def differ(self, sentence: str) -> None:
-        self.result.differences.append(sentence)
+        self.result.differences.append(Difference(sentence))
+
+    def differ_at(self, layer: _Layer, sentence: str) -> None:
+        self.result.differences.append(Difference(f"{layer.name}: {sentence}", layer.name))
 
     def served(self) -> set[str]:
         """Name what was computed or stored for the statistics of planned layers and for nothing else."""
@@ -144,10 +148,10 @@ class _Comparison:
         """Claim the new nodes that compute a planned layer from that layer's own inputs."""
         y, still = self.after.get(layer.y.name), self.after.get(layer.node.name)
         if y is None:
-            self.differ(f"{layer.name}: nothing computes {layer.y.name!r} any more")
+            self.differ_at(layer, f"nothing computes {layer.y.name!r} any more")
             return
         if still is not None and still in (y, *y.all_input_nodes) and self.same_call(layer.node, still):
-            self.differ(f"{layer.name}: the layer was left as it was")
+            self.differ_at(layer, "the layer was left as it was")
             self.claimed |= {node.name: layer.name for node in (still, y)}
             return
         call = layer.call
@@ -160,14 +164,14 @@ class _Comparison:
                 continue
             others = node.name in self.claimed or (node.name in self.before and node.name != layer.node.name)
             if node is not y and others:
-                self.differ(f"{layer.name}: it reads {node.name!r}, which the original layer does not")
+                self.differ_at(layer, f"it reads {node.name!r}, which the original layer does not")
                 continue
             self.claimed[node.name] = layer.name
             if not _only_computes(node):
                 self.differ(f"{layer.name}: {_spoken(node)} {node.name!r} does more than to compute a value")
             pending += node.all_input_nodes
         if still is not None and still.name not in self.claimed:
-            self.differ(f"{layer.name}: {_spoken(still)} {still.name!r} is still there")
+            self.differ_at(layer, f"{_spoken(still)} {still.name!r} is still there")
 
     def order(self) -> None:
         """Compare the order of nodes, each planned layer as one: where operators write in place, it matters."""
