@@ -13,6 +13,8 @@ from normswap.backends import OWN, Backend, Feed, backend_for
 from normswap.backends.inputs import BATCH, BATCH_ELSEWHERE
 from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import NormLayer
+from normswap.norms import Norm
+from normswap.norms.blend import Over
 from normswap.plan import Plan, make_plan, target_named
 from normswap.report import Progress, Report
 from normswap.runtimes import RUNTIMES, check_runtimes
@@ -61,6 +63,8 @@ def plan(
     model: Any,
     to: str,
     *,
+    prior: float | None = None,
+    over: Over | None = None,
     inputs: Any = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
@@ -72,6 +76,8 @@ def plan(
     Args:
         model: Path of an .onnx or .pt2 file, an onnx.ModelProto, an nn.Module or an ExportedProgram.
         to: Name of the target, one of normswap.NORMS.
+        prior: Of ``blend``: as how many samples the stored statistics count beside those of the input.
+        over: Of ``blend``: whether these are of each ``sample``, as if nothing is given, or of the ``batch``.
         inputs: What an nn.Module is run with once, as in ``find``.
         only: Globs; if any are given, only layers that match one are converted.
         skip: Globs; layers that match one are left as they are.
@@ -80,17 +86,21 @@ def plan(
 
     Raises:
         ModelReadError: If the file cannot be read.
-        SelectionError: If the target or the runtime is unknown, or a glob matches nothing.
+        SelectionError: If the target or the runtime is unknown, a parameter of the target is missing or of no use, or
+            a glob matches nothing.
     """
+    norm = target_named(to, prior=prior, over=over)
     backend = backend_for(model)
     seen = _seen(backend, _loaded(backend, model, drop_statistics), inputs)
-    return _plan(backend, seen, to, only, skip, for_runtime)
+    return _plan(backend, seen, norm, only, skip, for_runtime)
 
 
 def convert(
     model: Any,
     to: str,
     *,
+    prior: float | None = None,
+    over: Over | None = None,
     inputs: Any = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     only: Sequence[str] = (),
@@ -113,6 +123,8 @@ def convert(
         model: Path of an .onnx or .pt2 file, an onnx.ModelProto, an nn.Module or an ExportedProgram; never changed,
             unless ``in_place`` asks for it.
         to: Name of the target, one of normswap.NORMS.
+        prior: Of ``blend``: as how many samples the stored statistics count beside those of the input.
+        over: Of ``blend``: whether these are of each ``sample``, as if nothing is given, or of the ``batch``.
         inputs: End-to-end inputs: arrays by name, or an .npz file of them; for a torch model a tensor, a tuple of
             positional arguments, or a mapping of named ones. Generated if not given, which of an nn.Module takes a
             guess at the shape that its first layer wants; the report says what was used.
@@ -137,7 +149,8 @@ def convert(
     Raises:
         ModelReadError: If the file cannot be read.
         ModelWriteError: If ``output`` exists, is the source, or cannot be written.
-        SelectionError: If the target or a runtime is unknown, a glob matches nothing, or a runtime takes no such file.
+        SelectionError: If the target or a runtime is unknown, a parameter of the target is missing or of no use, a glob
+            matches nothing, or a runtime takes no such file.
         RefusedLayersError: If selected layers cannot take the target, or have no form that ``for_runtime`` computes
             rightly.
         NothingToConvertError: If no layer would change.
@@ -152,6 +165,7 @@ def convert(
         True
         >>> normswap.save(conversion.model, "lowlight_instance.onnx")  # doctest: +SKIP
     """
+    norm = target_named(to, prior=prior, over=over)
     backend = backend_for(model)
     if for_runtime in RUNTIMES and end_to_end:
         runtimes = (*runtimes, for_runtime)
@@ -163,7 +177,7 @@ def convert(
 
     if end_to_end or inputs is not None:
         loaded = backend.observe(loaded, feeds_of, given=inputs is not None)
-    planned = _plan(backend, loaded, to, only, skip, for_runtime)
+    planned = _plan(backend, loaded, norm, only, skip, for_runtime)
     _raise_for_plan(planned, allow_refusals)
     if in_place:
         backend.check_in_place(loaded, planned)
@@ -202,6 +216,8 @@ def verify(
     after: Any,
     to: str,
     *,
+    prior: float | None = None,
+    over: Over | None = None,
     inputs: Any = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     only: Sequence[str] = (),
@@ -225,6 +241,7 @@ def verify(
     verdict says how many, and everything else has to hold. Such a layer is taken as it was in the original when the
     whole model is run; where it is not that either, end to end is not judged, and the report says so.
     """
+    norm = target_named(to, prior=prior, over=over)
     backend, after_backend = backend_for(before), backend_for(after)
     _check_runtimes(runtimes, after_backend.RUNS_ELSEWHERE)
     if may_differ and backend is not after_backend:
@@ -242,7 +259,7 @@ def verify(
     original = _loaded(backend, before, drop_statistics)
     if end_to_end or inputs is not None:
         original = backend.observe(original, feeds_of, given=inputs is not None)
-    planned = _plan(backend, original, to, only, skip)
+    planned = _plan(backend, original, norm, only, skip)
     _raise_for_plan(planned, allow_refusals)
     allowed = planned.named(may_differ)
     prepared = backend.prepare(original)
@@ -320,9 +337,8 @@ def _feeds_of_other(
 
 
 def _plan(
-    backend: Backend, model: Any, to: str, only: Sequence[str], skip: Sequence[str], for_runtime: str | None = None
+    backend: Backend, model: Any, norm: Norm, only: Sequence[str], skip: Sequence[str], for_runtime: str | None = None
 ) -> Plan:
-    norm = target_named(to)
     choose = choose_for(backend, model, norm, for_runtime)
     return make_plan(norm, backend.find(model), only=only, skip=skip, choose=choose)
 

@@ -127,7 +127,7 @@ def _cancelled(norm: Norm, layer: NormLayer, x: Floats) -> tuple[Floats, Any]:
     """
     n = norm.count(x.shape)
     u = UNIT_ROUNDOFF["float64" if layer.dtype == "float64" else "float32"]
-    error = (3 * n + 8) * u * norm.moments(np.square(x), layer)[0] * (n > 0)
+    error = norm.share(x.shape) * (3 * n + 8) * u * norm.own_moments(np.square(x), layer)[0] * (n > 0)
     return error, (2 * error > norm.moments(x, layer)[1] + layer.eps)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from normswap.errors import ModelReadError, ModelWriteError, NormswapError, first_line
 from normswap.layer import Array, NormLayer
+from normswap.norms.blend import Over
 from normswap.plan import Plan, make_plan, target_named
 from normswap.report import Check, Report
 
@@ -41,23 +42,31 @@ Value = TypeVar("Value")
 
 
 def convert_state_dict(
-    state_dict: Mapping[str, Value], to: str, *, only: Sequence[str] = (), skip: Sequence[str] = ()
+    state_dict: Mapping[str, Value],
+    to: str,
+    *,
+    prior: float | None = None,
+    over: Over | None = None,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
 ) -> dict[str, Value]:
     """Turn the state dict of a model with BatchNorm into that of its conversion; values are the same objects.
 
     A BatchNorm shows itself by a ``running_mean`` and a ``running_var``. The converted module keeps of them what its
-    target needs: nothing for ``instance`` and ``batch-stat``, both for ``population``. Layers that the model's
-    conversion leaves as they are (refused, or no BatchNorm at all, such as an InstanceNorm that tracks statistics)
-    look the same in a state dict: name them in ``skip``.
+    target needs: nothing for ``instance`` and ``batch-stat``, both for ``population`` and ``blend``. Layers that the
+    model's conversion leaves as they are (refused, or no BatchNorm at all, such as an InstanceNorm that tracks
+    statistics) look the same in a state dict: name them in ``skip``.
 
     Args:
         state_dict: Tensors by name; ``module.`` in front of the names does no harm.
         to: Name of the target, one of normswap.NORMS.
+        prior: Of ``blend``, as for ``normswap.convert``; a state dict does not hold it.
+        over: Of ``blend``, likewise.
         only: Globs; if any are given, only layers that match one are converted.
         skip: Globs; layers that match one are left as they are.
 
     Raises:
-        SelectionError: If the target is unknown or a glob matches no layer.
+        SelectionError: If the target is unknown or lacks a parameter, or a glob matches no layer.
         NothingToConvertError: If no layer is left to convert.
 
     Example:
@@ -66,12 +75,20 @@ def convert_state_dict(
         >>> list(convert_state_dict(weights, "instance"))
         ['bn.weight']
     """
-    return without_statistics(state_dict, plan_of(state_dict, to, only=only, skip=skip))
+    return without_statistics(state_dict, plan_of(state_dict, to, prior=prior, over=over, only=only, skip=skip))
 
 
-def plan_of(state_dict: Mapping[str, Any], to: str, *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
+def plan_of(
+    state_dict: Mapping[str, Any],
+    to: str,
+    *,
+    prior: float | None = None,
+    over: Over | None = None,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> Plan:
     """Say which layers of a state dict are converted; arguments and exceptions as for ``convert_state_dict``."""
-    planned = make_plan(target_named(to), layers_in(state_dict), only=only, skip=skip)
+    planned = make_plan(target_named(to, prior=prior, over=over), layers_in(state_dict), only=only, skip=skip)
     planned.raise_for_nothing()
     return planned
 
@@ -282,6 +299,7 @@ def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, 
     return Report(
         target=plan.norm.name,
         meaning=plan.norm.meaning,
+        parameters=plan.norm.parameters,
         planned=tuple(layer.name for layer in plan.layers),
         checks=tuple(checks),
         notes=(

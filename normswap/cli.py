@@ -24,6 +24,7 @@ from normswap.formats import FORMATS, check_reports, render, time_stamp, write_r
 from normswap.guard import exit_guarded
 from normswap.listing import inspection, listing
 from normswap.norms import NORMS
+from normswap.norms.blend import OVER, Over
 from normswap.outcome import EQUAL, TROUBLE, Outcome, worst
 from normswap.pairs import (
     Pair,
@@ -142,6 +143,14 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a command with shared options, in this order."""
     known = {
         "to": click.option("--to", required=True, metavar=f"[{_TARGETS}]", help="The target."),
+        "prior": click.option(
+            "--prior", type=float, metavar="N0",
+            help="Of blend: as how many samples the stored statistics count beside those of the input, 16 say.",
+        ),
+        "over": click.option(
+            "--over", metavar=f"[{'|'.join(OVER)}]",
+            help="Of blend: whether these are of each sample (default) or of the batch.",
+        ),
         "only": click.option("--only", multiple=True, metavar="GLOB", help="Layers to convert; repeatable."),
         "skip": click.option("--skip", multiple=True, metavar="GLOB", help="Layers to leave; repeatable."),
         "may_differ": click.option(
@@ -200,11 +209,13 @@ def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 @command.command()
 @click.argument("model", type=click.Path())
 @click.option("--to", metavar=f"[{_TARGETS}]", help="Show what converting to this target would change.")
-@_options("weights", "for", "only", "skip", "drop_statistics", "inputs", "shape", "json")
+@_options("prior", "over", "weights", "for", "only", "skip", "drop_statistics", "inputs", "shape", "json")
 def inspect(
     model: str,
     weights: str | None,
     to: str | None,
+    prior: float | None,
+    over: Over | None,
     for_runtime: str | None,
     as_json: bool,
     drop_statistics: bool,
@@ -221,9 +232,11 @@ def inspect(
     from normswap.plan import make_plan, target_named
     from normswap.runtimes.choice import choose_for
 
-    if to is None and (any(choice.values()) or for_runtime):
-        raise click.UsageError("--only, --skip and --for choose what is converted and how; give --to as well")
-    norm = None if to is None else target_named(to)
+    if to is None and (any(choice.values()) or for_runtime or prior is not None or over):
+        raise click.UsageError(
+            "--only, --skip, --for, --prior and --over choose what is converted and how; give --to as well"
+        )
+    norm = None if to is None else target_named(to, prior=prior, over=over)
     choose = None
     with _prints_aside():
         source = source_of(model, weights)
@@ -258,7 +271,7 @@ def inspect(
 
 @command.command()
 @click.argument("model", type=click.Path())
-@_options("to", "weights")
+@_options("to", "prior", "over", "weights")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @_options(
@@ -339,7 +352,7 @@ def _convert_checkpoint(
             "package.module:factory --weights"
         )
     before = read_checkpoint(path)
-    planned = plan_of(before, to, only=options["only"], skip=options["skip"])
+    planned = plan_of(before, to, **{name: options[name] for name in ("prior", "over", "only", "skip")})
     target = Path(output)
     check_writable(target, [Path(path)], force=force)
     with as_write_error(target), folder_beside(target) as folder:
@@ -357,7 +370,7 @@ def _convert_checkpoint(
 @click.option("--settings", type=click.Path(), metavar="FILE", help="The settings file, instead of the nearest one.")
 @click.option("--pair", "chosen", multiple=True, metavar="GLOB", help="Pairs of the settings to verify; repeatable.")
 @click.option("--to", metavar=f"[{_TARGETS}]", help="The target, of BEFORE and AFTER.")
-@_options("weights")
+@_options("prior", "over", "weights")
 @click.option("--after-weights", type=click.Path(), metavar="FILE", help="State dict for a factory given as AFTER.")
 @_options(
     "only",

@@ -16,7 +16,7 @@ import numpy as np
 from normswap.backends import Backend, Candidate, Feed, Run
 from normswap.errors import CannotRunError
 from normswap.layer import Array
-from normswap.norms import NORMS
+from normswap.norms import NORMS, Blend, Norm
 from normswap.pictures import pictures_of
 from normswap.plan import Plan
 from normswap.report import Check, Picture, Progress
@@ -176,9 +176,9 @@ def _other_meanings(
         name: max((c.bound for c in checks if c.bound and c.name.startswith(f"{name} (")), default=0.0)
         for name in expected
     }
-    for norm in NORMS.values():
+    for norm in _others(plan.norm):
         layers = tuple(layer for layer in plan.layers if norm.refuse(layer) is None)
-        if norm.name == plan.norm.name or not layers:
+        if not layers:
             continue
         try:
             other = backend.run_reference(before, Plan(norm, layers), feed.arrays, noise=0.0, seed=0).outputs
@@ -202,6 +202,14 @@ def _other_meanings(
 
 def _cause_of(check: Check, causes: Mapping[str, str]) -> str:
     return next((cause for how, cause in causes.items() if check.name.endswith(f" ({how})")), "")
+
+
+def _others(norm: Norm) -> list[Norm]:
+    """List what could be taken for a target: the meanings without parameters, and a blend with other statistics."""
+    others = [other for other in NORMS.values() if not other.parameters and other.name != norm.name]
+    if isinstance(norm, Blend):
+        others.append(Blend(norm.prior, "batch" if norm.by_sample else "sample"))
+    return others
 
 
 def _ratio(one: Mapping[str, Array], other: Mapping[str, Array], bounds: Mapping[str, float]) -> float:

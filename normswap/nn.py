@@ -14,7 +14,8 @@ from torch.nn.modules.module import _WrappedHook
 from torch.nn.utils import parametrize
 
 from normswap.kernels import Kernel
-from normswap.norms import NORMS, Norm
+from normswap.norms import Norm
+from normswap.plan import target_named
 
 __all__ = ["LAYOUTS", "Layout", "SwappedNorm", "layout_of"]
 
@@ -68,7 +69,8 @@ class SwappedNorm(nn.Module):
     into it strictly: entries for statistics that it has no use for are passed over.
 
     Args:
-        to: The target, by its name in normswap.NORMS, or a Norm.
+        to: The target, by its name in normswap.NORMS where that says it all, or a Norm, such as
+            ``normswap.norms.Blend(16)``.
         num_features: Number of channels C.
         eps: Added to the variance, in units of x squared.
         affine: Whether to have weight and bias.
@@ -106,7 +108,7 @@ class SwappedNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.norm = NORMS[to] if isinstance(to, str) else to
+        self.norm = target_named(to) if isinstance(to, str) else to
         self.num_features = num_features
         self.eps = eps
         self.after: tuple[str, ...] = ()
@@ -160,8 +162,9 @@ class SwappedNorm(nn.Module):
         return y
 
     def extra_repr(self) -> str:
-        """Show the target, the number of channels and eps."""
-        return f"{self.norm.name}, {self.num_features}, eps={self.eps}"
+        """Show the target with its parameters, the number of channels and eps."""
+        given = "".join(f", {name}={value}" for name, value in self.norm.parameters.items())
+        return f"{self.norm.name}{given}, {self.num_features}, eps={self.eps}"
 
     def _load_from_state_dict(
         self,

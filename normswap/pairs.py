@@ -9,6 +9,7 @@ from typing import Any
 
 from normswap.api import convert, verify
 from normswap.errors import SelectionError, sentence_of
+from normswap.norms.blend import Over
 from normswap.outcome import Outcome
 from normswap.report import Progress, Report
 from normswap.tolerance import Tolerance
@@ -40,6 +41,8 @@ class Pair:
         tolerance: How many times its noise floor an output may be off end to end, a factor without unit; None for the
             default, ``Tolerance.margin``. The floor is measured, in units of that output: how far the original itself
             moves when the inputs of its layers move by rounding. Structure and probes have no such freedom.
+        prior: Of the target ``blend``: as how many samples the stored statistics count beside those of the input.
+        over: Of ``blend``: whether these are of each ``sample``, or of the ``batch``; None for the default.
     """
 
     before: str
@@ -59,12 +62,15 @@ class Pair:
     end_to_end: bool = True
     runtimes: tuple[str, ...] = ()
     tolerance: float | None = None
+    prior: float | None = None
+    over: Over | None = None
 
     def options(self) -> dict[str, Any]:
         """Return what ``verify`` and ``convert`` both take by name."""
         names = ("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shapes", "seed", "end_to_end")
         tolerance = None if self.tolerance is None else Tolerance(margin=self.tolerance)
-        return {**{name: getattr(self, name) for name in (*names, "runtimes")}, "tolerance": tolerance}
+        given = {name: getattr(self, name) for name in (*names, "runtimes", "prior", "over")}
+        return {**given, "tolerance": tolerance}
 
 
 def outcome_of(pair: Pair, progress: Progress | None = None) -> Outcome:
@@ -161,7 +167,7 @@ def _checkpoints(pair: Pair, after: Any) -> Report:
         found = after if isinstance(after, str) else "a model"
         raise SelectionError(f"{pair.before} is a checkpoint, which can only be compared with another; found {found}")
     original = read_checkpoint(pair.before)
-    planned = plan_of(original, pair.to, only=pair.only, skip=pair.skip)
+    planned = plan_of(original, pair.to, prior=pair.prior, over=pair.over, only=pair.only, skip=pair.skip)
     return compare_checkpoints(original, read_checkpoint(after), planned)
 
 

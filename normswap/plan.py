@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 
 from normswap.errors import NothingToConvertError, RefusedLayersError, SelectionError
 from normswap.layer import NormLayer
-from normswap.norms import NORMS, Norm
+from normswap.norms import NORMS, Blend, Norm
 from normswap.norms.base import Form
+from normswap.norms.blend import Over
 
 __all__ = ["Choice", "Kept", "Plan", "Refusal", "make_plan", "nearest", "target_named"]
 
@@ -145,14 +146,30 @@ def make_plan(
     return _keep_shared_bodies_whole(Plan(norm, tuple(chosen), tuple(kept), tuple(refusals), forms), layers)
 
 
-def target_named(name: str) -> Norm:
-    """Return the target of that name.
+def target_named(name: str, *, prior: float | None = None, over: Over | None = None) -> Norm:
+    """Return the target of that name, with its parameters if it takes any.
+
+    Args:
+        name: A key of NORMS.
+        prior: Of ``blend``: as how many samples the stored statistics count.
+        over: Of ``blend``: whether these count beside each ``sample``, as if nothing is given, or the ``batch``.
 
     Raises:
-        SelectionError: If there is none.
+        SelectionError: If there is none, if it lacks a parameter, or has no use for one.
     """
     if name not in NORMS:
         raise SelectionError(f"unknown target {name!r}{nearest(name, NORMS)}; known are {', '.join(NORMS)}")
+    if isinstance(NORMS[name], Blend):
+        if prior is None:
+            raise SelectionError(
+                f"prior: the target {name} needs one, as how many samples the stored statistics count beside those of "
+                "the input; Schneider et al. 2020 use 16 for single images (--prior 16), 0 leaves the stored ones out, "
+                "and hundreds leave little but them"
+            )
+        return Blend(prior, over or "sample")
+    for parameter, given in (("prior", prior), ("over", over)):
+        if given is not None:
+            raise SelectionError(f"{parameter}: is of the target blend and does nothing with {name}; leave it out")
     return NORMS[name]
 
 

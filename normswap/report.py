@@ -124,6 +124,7 @@ class Report:
         needed: The witnesses without which nothing is shown; between frameworks only the last can be had.
         may_differ: Names of the planned layers whose own checks may fail without the verdict failing.
         pictures: The outputs of the end-to-end runs that are images.
+        parameters: What the target was given beside its name.
     """
 
     target: str
@@ -137,6 +138,7 @@ class Report:
     needed: tuple[Witness, ...] = ("structure", "probes")
     may_differ: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = field(default=(), repr=False, compare=False)
+    parameters: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -191,6 +193,7 @@ class Report:
             "ok": self.ok,
             "verdict": self.verdict,
             "target": self.target,
+            "parameters": dict(self.parameters),
             "meaning": self.meaning,
             "planned": list(self.planned),
             "inputs": self.inputs,

@@ -28,6 +28,8 @@ from typing import Any, get_type_hints
 
 from normswap.errors import NormswapError, SelectionError, SettingsError, first_line
 from normswap.factory import is_factory
+from normswap.norms import NORMS
+from normswap.norms.blend import OVER, Over
 from normswap.outcome import Outcome
 from normswap.pairs import Pair, outcome_of
 from normswap.plan import nearest, target_named
@@ -43,7 +45,8 @@ __all__ = ["FILES", "Settings", "find_settings", "outcomes_of", "read_settings"]
 _PROJECT = "pyproject.toml"
 FILES = ("normswap.toml", _PROJECT)
 
-_DEFAULTS = ("to", "seed", "tolerance", "runtimes")  # what all pairs of a project may well have in common
+_PARAMETERS = ("prior", "over")  # of a target: a default of them is for the pairs whose target takes them
+_DEFAULTS = ("to", *_PARAMETERS, "seed", "tolerance", "runtimes")  # what all pairs of a project may well share
 _MODELS = ("before", "after")  # files, or factories
 _PATHS = (*_MODELS, "weights", "after_weights", "inputs")
 _ELSEWHERE = {  # what the same thing is called elsewhere, in issues or on the command line -> its key here
@@ -163,10 +166,17 @@ def read_settings(path: str | os.PathLike[str]) -> Settings:
 
 def _pair(entry: Mapping[str, Any], defaults: Mapping[str, Any], where: str, folder: Path) -> Pair:
     _raise_for_unknown(entry, _TYPES, where)
-    given = {**defaults, **_read(entry, where)}
+    own = _read(entry, where)
+    given = {**defaults, **own}
+    if given.get("to") in NORMS and not NORMS[given["to"]].parameters:
+        given = {name: value for name, value in given.items() if name in own or name not in _PARAMETERS}
     for field in fields(Pair):
         if field.default is MISSING and field.default_factory is MISSING and field.name not in given:
             raise SettingsError(f"{where}: {_key(field.name)} is missing")
+    try:
+        target_named(given["to"], **{name: given[name] for name in _PARAMETERS if name in given})
+    except NormswapError as error:
+        raise SettingsError(f"{where}: {error}") from error
     name = given.get("name", given["after"])
     placed = {key: _placed(given[key], folder) if key in _PATHS else value for key, value in given.items()}
     return Pair(**{**placed, "name": name})
@@ -177,12 +187,12 @@ def _read(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in entry.items():
         name = key.replace("-", "_")
-        expected, read = _READERS[_TYPES[name]]
+        expected, read = _READERS_BY_NAME.get(name) or _READERS[_TYPES[name]]
         try:
             values[name] = read(value)
         except (ValueError, OverflowError):
             raise SettingsError(f"{where}: {key}: expected {expected}, found {_kind(value)}") from None
-        if name == "to":
+        if name == "to" and values[name] not in NORMS:
             try:
                 target_named(values[name])
             except NormswapError as error:
@@ -304,10 +314,22 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _positive(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
         raise ValueError
     return float(value)
+
+
+def _positive(value: Any) -> float:
+    if _number(value) == 0:
+        raise ValueError
+    return float(value)
+
+
+def _over(value: Any) -> Over:
+    if value not in OVER:
+        raise ValueError
+    return OVER[OVER.index(value)]
 
 
 def _shapes(value: Any) -> dict[str, tuple[int, ...]]:
@@ -329,5 +351,7 @@ _READERS: dict[Any, tuple[str, Callable[[Any], Any]]] = {  # type of an attribut
     bool: ("true or false", _flag),
     int: ("a whole number, 0 or more", _whole),
     float | None: ("a number above 0", _positive),
+    Over | None: (" or ".join(map(repr, OVER)), _over),
     Mapping[str, tuple[int, ...]]: ("a table of shapes, as { x = [1, 3, 256, 256] }", _shapes),
 }
+_READERS_BY_NAME = {"prior": ("a number, 0 or more", _number)}  # where the type does not say it all

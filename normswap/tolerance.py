@@ -11,7 +11,21 @@ for one statistic over n elements with mean m, variance v, s = sqrt(v + eps) and
 
 The last term covers kernels that compute y = x k + (b - m k) with k = w / s, as most do; it grows with
 |m| / s, the conditioning of the problem. A kernel that forms E[x^2] - E[x]^2 loses n u m^2 of the variance
-and is not covered, on purpose. Where the output has fewer digits than the arithmetic, rounding it adds
+and is not covered, on purpose.
+
+Where a share t of the statistics is that of a, v_a over n elements and the rest that of stored ones r, v_r,
+
+    m = t a + (1 - t) r,    v = t v_a + (1 - t) v_r,    t = n / (prior + n)
+
+e and dv enter m and v by the factor t. Each weight is three operations (the prior is rounded, a sum, a quotient),
+each blend a product and a sum more; eps may be blended with the variance:
+
+    the mean is off by          t e + 6 u (t |a| + (1 - t) |r|)
+    1 / sqrt(v + eps) by        relative r <= ... + 4 u         (6 u (v + eps), a half of it for the root, and one)
+
+and y may be (x - a) k + ((a - m) k + b), where a itself cancels: |a| joins |x| + |m| in the last term.
+
+Where the output has fewer digits than the arithmetic, rounding it adds
 u_out |y|; below the smallest normal number rounding is absolute, which adds one subnormal.
 """
 
@@ -82,18 +96,29 @@ def rounding_bound(
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         mean, var = norm.moments(x, layer)
         scale = var + layer.eps
+        blend_error = 0.0
+        summands = np.abs(x) + np.abs(mean)
         if n:
-            mean_error = (n + 1) * u * norm.moments(np.abs(x), layer)[0]
-            var_error = mean_error**2 + (n + 4) * u * (var + mean_error**2)
+            share = norm.share(x.shape)
+            own_mean, own_var = norm.own_moments(x, layer)
+            mean_error = (n + 1) * u * norm.own_moments(np.abs(x), layer)[0]
+            var_error = share * (mean_error**2 + (n + 4) * u * (own_var + mean_error**2))
+            mean_error = share * mean_error
+            if share < 1:
+                assert layer.running_mean is not None, "refused otherwise"
+                stored_mean = np.abs(layer.per_channel(layer.running_mean, x.ndim))
+                mean_error = mean_error + 6 * u * (share * np.abs(own_mean) + (1 - share) * stored_mean)
+                blend_error = 4 * u
+                summands = summands + np.abs(own_mean)
         else:
             mean_error, var_error = np.zeros_like(mean), np.zeros_like(var)
         var_error = var_error + cancels
         centred = np.abs(x - mean)
         centred_error = mean_error + u * (centred + mean_error)
-        relative = var_error / (2 * scale) * (1 + var_error / scale) + 4 * u
+        relative = var_error / (2 * scale) * (1 + var_error / scale) + 4 * u + blend_error
         gain = weight / np.sqrt(scale)
         bound = gain * (centred_error + centred * relative)
-        bound = bound + 8 * u * (gain * (np.abs(x) + np.abs(mean)) + bias + np.abs(y))
+        bound = bound + 8 * u * (gain * summands + bias + np.abs(y))
         out = UNIT_ROUNDOFF[layer.dtype]
         if out > u:
             bound = bound + out * (np.abs(y) + bound)

@@ -82,6 +82,7 @@ def verify_conversion(
     return Report(
         target=plan.norm.name,
         meaning=plan.norm.meaning,
+        parameters=plan.norm.parameters,
         planned=tuple(layer.name for layer in plan.layers),
         checks=tuple(checks),
         notes=tuple(notes),
@@ -159,6 +160,7 @@ def verify_across(
     return Report(
         target=plan.norm.name,
         meaning=plan.norm.meaning,
+        parameters=plan.norm.parameters,
         planned=tuple(layer.name for layer in plan.layers),
         checks=run.checks,
         notes=(said, *backend.notes(before), *run.notes),

@@ -456,7 +456,7 @@ def _refused(words: str, *names: str, by: str = "instance") -> dict[str, dict[st
 
 _IMAGE = shaped((2, 3, 6, 5))
 _MAPS = shaped((2, C, 6, 5))
-_ALL = "instance batch-stat population"
+_ALL = "instance batch-stat population blend"
 _NO_STATISTICS = "none are stored"
 _FUNCTIONAL = _call(FunctionalNorm, "norm")
 _ON_A_WEIGHT = _call(StandardizedConv, "0")
@@ -496,7 +496,7 @@ MODULES: dict[str, ModuleCase] = {
         _block(nn.LazyBatchNorm2d),
         _IMAGE,
         {"norm": "eval"},
-        _refused("not materialized", "norm", by="instance batch-stat"),
+        _refused("not materialized", "norm", by="instance batch-stat blend"),
         exportable=False,
     ),
     "a subclass with torch's forward": ModuleCase(_block(lambda: AnyRankBatchNorm(C)), _IMAGE, {"norm": "eval"}),
@@ -522,19 +522,19 @@ MODULES: dict[str, ModuleCase] = {
         _block(lambda: nn.BatchNorm2d(C, track_running_stats=False)),
         _IMAGE,
         {"norm": "batch-stat"},
-        _refused(_NO_STATISTICS, "norm", by="population"),
+        _refused(_NO_STATISTICS, "norm", by="population blend"),
     ),
     "track_running_stats=False, train": ModuleCase(
         _block(lambda: nn.BatchNorm2d(C, track_running_stats=False), train=True),
         _IMAGE,
         {"norm": "batch-stat"},
-        _refused(_NO_STATISTICS, "norm", by="population"),
+        _refused(_NO_STATISTICS, "norm", by="population blend"),
     ),
     "running statistics taken away": ModuleCase(
         _block(_without_statistics),
         _IMAGE,
         {"norm": "batch-stat"},
-        _refused(_NO_STATISTICS, "norm", by="population"),
+        _refused(_NO_STATISTICS, "norm", by="population blend"),
     ),
     "track_running_stats switched off later": ModuleCase(_block(_untracked), _IMAGE, {"norm": "eval"}),
     "track_running_stats switched off later, train": ModuleCase(
@@ -652,7 +652,7 @@ MODULES: dict[str, ModuleCase] = {
         seeded(lambda: Block(FunctionalNorm())),
         _IMAGE,
         {_FUNCTIONAL: "eval"},
-        _refused("functional call", _FUNCTIONAL, by="instance batch-stat"),
+        _refused("functional call", _FUNCTIONAL, by="instance batch-stat blend"),
     ),
     "F.batch_norm, train": ModuleCase(
         seeded(lambda: Block(FunctionalNorm()), train=True),
@@ -664,7 +664,7 @@ MODULES: dict[str, ModuleCase] = {
         seeded(lambda: nn.Sequential(nn.BatchNorm2d(3), Block(FunctionalNorm()))),
         _IMAGE,
         {"0": "eval", _FUNCTIONAL.replace("norm:", "1.norm:"): "eval"},
-        _refused("functional call", _FUNCTIONAL.replace("norm:", "1.norm:"), by="instance batch-stat"),
+        _refused("functional call", _FUNCTIONAL.replace("norm:", "1.norm:"), by="instance batch-stat blend"),
     ),
     "F.batch_norm on a weight": ModuleCase(
         seeded(lambda: nn.Sequential(StandardizedConv(3, C, 3, padding=1), nn.BatchNorm2d(C))),

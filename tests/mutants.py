@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from normswap import Norm
-from normswap.layer import Floats, NormLayer
+from normswap.layer import NormLayer
 from normswap.norms.base import Form, OnnxOps, by_name
 
 __all__ = ["GROSS", "MUTANTS", "Mutant", "Wrong", "is_mutant"]
@@ -28,6 +28,11 @@ class Wrong:
     eps_outside: bool = False  # added to the standard deviation
     running: bool = False
     no_mean: bool = False
+    # Of a blend:
+    prior: float = 1.0  # factor
+    samples: str = ""  # what counts as the input's samples: "1", "N", "n + 1" or "elements"
+    blends: str = "both"  # or the "mean" alone, or the "variance"
+    total_variance: bool = False  # the distance of the two means added to the variance
 
 
 MUTANTS: dict[str, Wrong] = {
@@ -47,6 +52,15 @@ MUTANTS: dict[str, Wrong] = {
     "variance by E[x^2] - E[x]^2": Wrong(one_pass=True),
     "running statistics": Wrong(running=True),
     "mean not subtracted": Wrong(no_mean=True),
+    "own statistics alone": Wrong(prior=0.0),
+    "a prior of 17 for 16": Wrong(prior=17 / 16),
+    "a sample too many": Wrong(samples="n + 1"),
+    "one sample, whatever the batch": Wrong(samples="1"),
+    "the samples of the batch beside each sample's statistics": Wrong(samples="N"),
+    "elements counted for samples": Wrong(samples="elements"),
+    "mean not blended": Wrong(blends="variance"),
+    "variance not blended": Wrong(blends="mean"),
+    "variance by the law of total variance": Wrong(total_variance=True),
 }
 
 
@@ -55,23 +69,17 @@ class Mutant(Norm):
 
     def __init__(self, right: Norm, wrong: Wrong) -> None:
         self.name, self.meaning, self.equals = right.name, right.meaning, right.equals
-        self.by_sample = right.by_sample
+        self.by_sample, self.prior, self.parameters = right.by_sample, right.prior, right.parameters
         reads = wrong.running or {wrong.weight, wrong.bias} & {"mean", "var"}
         self.trains = right.trains and not reads  # so that running statistics are there to be read
         self.right, self.wrong = right, wrong
-        self.forms = by_name(Form("mutant", lambda ops: emit(ops, wrong, right.name)))
+        self.forms = by_name(Form("mutant", lambda ops: emit(ops, wrong, right)))
 
     def refuse(self, layer: NormLayer) -> str | None:
         return self.right.refuse(layer)
 
-    def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
-        return self.right.moments(x, layer)
-
-    def count(self, shape: tuple[int, ...]) -> int:
-        return self.right.count(shape)
-
     def torch_kernel(self) -> Any:
-        return WrongKernel(self.wrong, self.name)
+        return WrongKernel(self.wrong, self.name, self.by_sample, self.prior)
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ class WrongKernel:
 
     wrong: Wrong
     name: str
+    by_sample: bool
+    prior: float
 
     @property
     def forms(self) -> Mapping[str, Any]:
@@ -103,7 +113,7 @@ class WrongKernel:
     ) -> Any:
         wrong, aten = self.wrong, torch.ops.aten
         compute = torch.float64 if dtype == torch.float64 else torch.float32
-        batch = (self.name == "batch-stat" or wrong.over in ("batch", "channel")) and wrong.over != "sample"
+        batch = (not self.by_sample or wrong.over in ("batch", "channel")) and wrong.over != "sample"
         axes = [*([0] if batch else []), *([1] if wrong.over == "channel" else []), *range(2, rank)]
 
         def column(parameter: Any) -> Any:
@@ -124,10 +134,30 @@ class WrongKernel:
         else:
             c = aten.sub.Tensor(x, mu)
             v = average(aten.mul.Tensor(c, c))
+        elements = aten.ones_like.default(x)
+        elements = aten.sum.dim_IntList(elements, axes, True) if axes else elements
         if wrong.unbiased:  # times n / (n - 1), n = sum of ones
-            ones = aten.ones_like.default(x)
-            n = aten.sum.dim_IntList(ones, axes, True) if axes else ones
-            v = aten.div.Tensor(aten.mul.Tensor(v, n), aten.sub.Tensor(n, 1))
+            v = aten.div.Tensor(aten.mul.Tensor(v, elements), aten.sub.Tensor(elements, 1))
+        if self.name == "blend" and not wrong.running:
+            counted = aten.sum.dim_IntList(
+                aten.ones_like.default(aten.mean.dim(x, list(range(1, rank)), True)), [0], True
+            )
+            counted = samples_of(wrong, self.by_sample, counted, elements)
+            stored = self.prior * wrong.prior
+
+            def mixed(own: Any, kept: Any) -> Any:
+                summed = aten.add.Tensor(aten.mul.Tensor(own, counted), aten.mul.Tensor(kept, stored))
+                return aten.div.Tensor(summed, aten.add.Tensor(counted, stored))
+
+            if wrong.total_variance:
+                apart = aten.sub.Tensor(mu, column(mean))  # of which the blend below takes its share
+                between = aten.mul.Tensor(aten.mul.Tensor(apart, apart), stored)
+                v = aten.add.Tensor(v, aten.div.Tensor(between, aten.add.Tensor(counted, stored)))
+            if wrong.blends != "mean":
+                v = mixed(v, column(var))
+            if wrong.blends != "variance":
+                mu = mixed(mu, column(mean))
+            d = x if wrong.no_mean else aten.sub.Tensor(x, mu)
         factor = eps * wrong.eps
         if wrong.eps_outside:
             std = aten.add.Tensor(aten.sqrt.default(v), factor)
@@ -141,12 +171,22 @@ class WrongKernel:
         return aten._to_copy.default(y, dtype=dtype)
 
 
-def emit(ops: OnnxOps, wrong: Wrong, name: str) -> None:
+def samples_of(wrong: Wrong, by_sample: bool, batch_size: Any, elements: Any) -> Any:
+    """Count the samples, as ``wrong`` says, on tensors and proxies."""
+    aten = torch.ops.aten
+    one = aten.div.Tensor(batch_size, batch_size)
+    right = one if by_sample else batch_size
+    said = {"": right, "1": one, "N": batch_size, "n + 1": aten.add.Tensor(right, one), "elements": elements}
+    return said[wrong.samples]
+
+
+def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
     """Normalize by primitives, as ``wrong`` says."""
+    name = right.name
     compute = "float64" if ops.dtype == "float64" else "float32"
     rank = ops.rank or 4
     spatial = list(range(2, rank))
-    batch = (name == "batch-stat" or wrong.over in ("batch", "channel")) and wrong.over != "sample"
+    batch = (not right.by_sample or wrong.over in ("batch", "channel")) and wrong.over != "sample"
     axes = [*([0] if batch else []), *([1] if wrong.over == "channel" else []), *spatial]
 
     def column(parameter: str) -> str:
@@ -166,10 +206,36 @@ def emit(ops: OnnxOps, wrong: Wrong, name: str) -> None:
     else:
         c = ops.op("Sub", x, mu)
         var = mean(ops.op("Mul", c, c))
+    n = ops.op("Div", *(ops.cast(ops.op("Size", v), "int64", compute) for v in (x, mu)))
+    one = ops.op("Div", n, n)
     if wrong.unbiased:  # times n / (n - 1), n = size of x / size of mu
-        n = ops.op("Div", *(ops.cast(ops.op("Size", v), "int64", compute) for v in (x, mu)))
-        one = ops.op("Div", n, n)
         var = ops.op("Div", ops.op("Mul", var, n), ops.op("Sub", n, one))
+    if name == "blend" and not wrong.running:
+        batch_size = ops.cast(ops.op("Gather", ops.op("Shape", x), ops.ints([0])), "int64", compute)
+        samples = one if right.by_sample else batch_size
+        samples = {
+            "": samples,
+            "1": one,
+            "N": batch_size,
+            "n + 1": ops.op("Add", samples, one),
+            "elements": n,
+        }[wrong.samples]
+        stored = ops.number(right.prior * wrong.prior, compute)
+        total = ops.op("Add", samples, stored)
+
+        def mixed(own: str, kept: str) -> str:
+            summed = ops.op("Add", ops.op("Mul", own, samples), ops.op("Mul", kept, stored))
+            return ops.op("Div", summed, total)
+
+        if wrong.total_variance:  # of which the blend takes its share
+            apart = ops.op("Sub", mu, column("mean"))
+            between = ops.op("Div", ops.op("Mul", ops.op("Mul", apart, apart), stored), total)
+            var = ops.op("Add", var, between)
+        if wrong.blends != "mean":
+            var = mixed(var, column("var"))
+        if wrong.blends != "variance":
+            mu = mixed(mu, column("mean"))
+        d = x if wrong.no_mean else ops.op("Sub", x, mu)
     eps = ops.eps_constant(compute)
     factor = ops.cast(ops.op("Constant", value_float=float(wrong.eps)), "float32", compute)
     eps = ops.op("Mul", eps, factor)
@@ -185,13 +251,19 @@ def emit(ops: OnnxOps, wrong: Wrong, name: str) -> None:
     ops.cast(y, compute, ops.dtype, output=ops.y)
 
 
-def is_mutant(wrong: Wrong, to: str) -> bool:
+def is_mutant(wrong: Wrong, norm: Norm) -> bool:
     """Whether the change makes a difference for this target at all."""
-    if to == "population":
-        return not (wrong.unbiased or wrong.over or wrong.one_pass or wrong.running)
-    return wrong.over != {"instance": "sample", "batch-stat": "batch"}[to]
+    if norm.name == "population" and (wrong.unbiased or wrong.over or wrong.one_pass or wrong.running):
+        return False
+    of_blend = wrong.prior != 1 or wrong.samples or wrong.blends != "both" or wrong.total_variance
+    if of_blend and norm.name != "blend":
+        return False
+    return wrong.over != ("sample" if norm.by_sample else "batch") and wrong.samples != ("1" if norm.by_sample else "N")
 
 
 # What a whole network can show with ordinary inputs: not a variance or an eps that is off by a little.
 GROSS = ["weight dropped", "bias dropped", "weight and bias swapped", "unbiased variance", "running statistics",
-         "batch axis added", "batch axis lost", "statistics over the channels too", "mean not subtracted"]  # fmt: skip
+         "batch axis added", "batch axis lost", "statistics over the channels too", "mean not subtracted",
+         "own statistics alone", "a prior of 17 for 16", "a sample too many", "one sample, whatever the batch",
+         "the samples of the batch beside each sample's statistics", "elements counted for samples",
+         "mean not blended", "variance not blended", "variance by the law of total variance"]  # fmt: skip

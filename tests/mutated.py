@@ -10,8 +10,8 @@ from cases import CASES, build
 from models import exported
 from modules import MODULES
 from mutants import Mutant, Wrong
+from targets import TARGETS
 
-from normswap import NORMS
 from normswap.backends import Backend, backend_for
 from normswap.plan import Plan, make_plan
 
@@ -24,7 +24,7 @@ class Body:
 
     build: Callable[[], Any]
     inputs: Callable[[], Any] = lambda: None
-    targets: tuple[str, ...] = ("instance", "batch-stat")
+    targets: tuple[str, ...] = ("instance", "batch-stat", "blend", "blend of samples")
 
 
 def graph(case: str) -> Callable[[], Any]:
@@ -45,20 +45,20 @@ BODIES: dict[str, Body] = {
     "onnx, rank 3": Body(graph("rank 3")),
     "onnx, float16": Body(graph("float16")),
     "onnx, float64": Body(graph("float64")),
-    "onnx, train": Body(graph("opset 14, training_mode=1"), targets=("population",)),
+    "onnx, train": Body(graph("opset 14, training_mode=1"), targets=("population", "blend")),
     "onnx, If and Loop": Body(graph("If and Loop, parameters in outer scopes")),
     "onnx, local function": Body(graph("local function, called three times")),
     **{
         f"module, {case}": Body(module(case), MODULES[case].inputs)
         for case in ("BatchNorm2d", "BatchNorm1d, (N, C, L)", "BatchNorm3d", "float16", "float64", "two names")
     },
-    "module, train": Body(module("BatchNorm2d, train"), MODULES["BatchNorm2d, train"].inputs, ("population",)),
+    "module, train": Body(module("BatchNorm2d, train"), MODULES["BatchNorm2d, train"].inputs, ("population", "blend")),
     "fx": Body(program("BatchNorm2d", module=True), MODULES["BatchNorm2d"].inputs),
     "program": Body(program("BatchNorm2d"), MODULES["BatchNorm2d"].inputs),
     "program, decomposed": Body(program("BatchNorm2d", decomposed=True), MODULES["BatchNorm2d"].inputs),
     "program, float16": Body(program("float16", decomposed=True), MODULES["float16"].inputs),
     "program, train": Body(
-        program("BatchNorm2d, train", decomposed=True), MODULES["BatchNorm2d, train"].inputs, ("population",)
+        program("BatchNorm2d, train", decomposed=True), MODULES["BatchNorm2d, train"].inputs, ("population", "blend")
     ),
 }
 
@@ -68,5 +68,5 @@ def made(body: Body, to: str, wrong: Wrong) -> tuple[Backend, Any, Any, Plan]:
     model = body.build()
     backend = backend_for(model)
     before = backend.load(model)
-    plan = make_plan(NORMS[to], backend.find(before))
+    plan = make_plan(TARGETS[to], backend.find(before))
     return backend, before, backend.rewrite(before, replace(plan, norm=Mutant(plan.norm, wrong))), plan

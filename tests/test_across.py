@@ -21,6 +21,7 @@ import torch
 from gan_networks import PatchDiscriminator, ResNetGenerator, UNetGenerator
 from modules import MODULES, Build, seeded, shaped
 from onnx import helper, numpy_helper
+from targets import asked
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -116,12 +117,12 @@ NETWORKS: dict[str, tuple[Build, Callable[[], Inputs]]] = {
 
 
 def as_module(model: nn.Module, to: str, inputs: Inputs) -> Any:
-    return normswap.convert(model, to, inputs=inputs).model
+    return normswap.convert(model, to, **asked(to), inputs=inputs).model
 
 
 def as_file(path: str) -> Callable[[nn.Module, str, Inputs], Any]:
     def form(model: nn.Module, to: str, inputs: Inputs) -> Any:
-        conversion = normswap.convert(model, to, inputs=inputs, output=path)
+        conversion = normswap.convert(model, to, **asked(to), inputs=inputs, output=path)
         assert conversion.report.ok
         assert conversion.written == Path(path)
         return path
@@ -135,9 +136,9 @@ def as_converted_onnx(model: nn.Module, to: str, inputs: Inputs) -> Any:
     assert [layer.role for layer in normswap.find(path)] == ["eval"] * len(normswap.find(model))
     if to == "population":
         with pytest.raises(NothingToConvertError, match="already population"):
-            normswap.convert(path, to)
+            normswap.convert(path, to, **asked(to))
         return path
-    assert normswap.convert(path, to, output="converted.onnx").report.ok
+    assert normswap.convert(path, to, **asked(to), output="converted.onnx").report.ok
     return "converted.onnx"
 
 
@@ -145,7 +146,7 @@ def as_program(model: nn.Module, to: str, inputs: Inputs) -> Any:
     """Export to a program with the BatchNorms kept, and convert that."""
     open_batch = {0: torch.export.Dim("batch")}
     program = torch.export.export(model, inputs, dynamic_shapes=(open_batch,) * len(inputs))
-    conversion = normswap.convert(program, to)
+    conversion = normswap.convert(program, to, **asked(to))
     assert conversion.report.ok
     return conversion.model
 
@@ -183,7 +184,7 @@ def test_every_form_computes_what_was_meant_and_passes(network: str, to: str, fo
         inputs = tuple(x[:count] for x in make())
         for found, expected in zip(computed(after, inputs), meant(model, to, inputs), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-        report = normswap.verify(model, after, to, inputs=inputs)
+        report = normswap.verify(model, after, to, **asked(to), inputs=inputs)
         assert report.ok, report.to_text()
         assert len(report.planned) == len(normswap.find(model))
         if form == "module":
@@ -266,7 +267,7 @@ def picture() -> Inputs:
 def _right(to: str) -> bytes:
     exported(two_heads(), "kept.onnx", picture())
     if to != "population":
-        assert normswap.convert("kept.onnx", to, output="kept.onnx.converted", force=True).report.ok
+        assert normswap.convert("kept.onnx", to, **asked(to), output="kept.onnx.converted", force=True).report.ok
         os.replace("kept.onnx.converted", "kept.onnx")
     return Path("kept.onnx").read_bytes()
 
@@ -486,7 +487,7 @@ WRONG: dict[str, tuple[Callable[[], onnx.ModelProto], str, str]] = {  # file, ta
 @pytest.mark.parametrize(("make", "to", "says"), WRONG.values(), ids=WRONG)
 def test_a_wrong_file_is_caught(make: Callable[[], onnx.ModelProto], to: str, says: str) -> None:
     onnx.save(make(), "wrong.onnx")
-    report = normswap.verify(two_heads(), "wrong.onnx", to, inputs=picture())
+    report = normswap.verify(two_heads(), "wrong.onnx", to, **asked(to), inputs=picture())
     text = report.to_text()
     assert not report.ok
     assert says in text
@@ -497,10 +498,10 @@ def test_a_wrong_file_is_caught(make: Callable[[], onnx.ModelProto], to: str, sa
 def test_the_files_that_were_made_wrong_were_right(to: str) -> None:
     onnx.save(right(to), "right.onnx")
     for inputs in (picture(), (picture()[0][:1],)):
-        assert normswap.verify(two_heads(), "right.onnx", to, inputs=inputs).ok
+        assert normswap.verify(two_heads(), "right.onnx", to, **asked(to), inputs=inputs).ok
     if to == "batch-stat":
         for make in (in_train_mode, by_torchscript):
-            assert normswap.verify(two_heads(), make(), to, inputs=picture()).ok
+            assert normswap.verify(two_heads(), make(), to, **asked(to), inputs=picture()).ok
 
 
 @pytest.mark.parametrize("to", ["instance", "batch-stat"])
@@ -508,12 +509,14 @@ def test_one_sample_cannot_tell_instance_from_batch_stat(to: str) -> None:
     (other,) = {"instance", "batch-stat"} - {to}
     onnx.save(right(other), "other.onnx")
     inputs = picture()
-    assert not normswap.verify(two_heads(), "other.onnx", to, inputs=inputs).ok
-    report = normswap.verify(two_heads(), "other.onnx", to, inputs=(inputs[0][:1],))
+    assert not normswap.verify(two_heads(), "other.onnx", to, **asked(to), inputs=inputs).ok
+    report = normswap.verify(two_heads(), "other.onnx", to, **asked(to), inputs=(inputs[0][:1],))
     assert report.ok
     assert f"note: these inputs do not tell {to} from {other} ({NORMS[other].meaning})" in report.to_text()
     assert "population (eval-mode BatchNorm) would be off by" in report.to_text()
-    assert not any("do not tell" in note for note in normswap.verify(two_heads(), right(to), to, inputs=inputs).notes)
+    assert not any(
+        "do not tell" in note for note in normswap.verify(two_heads(), right(to), to, **asked(to), inputs=inputs).notes
+    )
 
 
 # What need not match, and what cannot be asked.

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from architectures import ARCHITECTURES
 from gan_networks import GAN_NETWORKS
+from targets import asked
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,7 +25,7 @@ def _slow_but_for_some(name: str) -> Any:
 def converted(model: nn.Module, to: str, inputs: Any) -> Conversion:
     """Convert a model, and hold its plan to torch's own count of BatchNorms."""
     count = sum(isinstance(module, _BatchNorm) for _, module in model.named_modules(remove_duplicate=False))
-    conversion = normswap.convert(model, to, inputs=inputs, allow_refusals=True)
+    conversion = normswap.convert(model, to, **asked(to), inputs=inputs, allow_refusals=True)
     assert conversion.report.ok, conversion.report.to_text()
     plan = conversion.plan
     found = [*plan.layers, *(kept.layer for kept in plan.kept), *(refusal.layer for refusal in plan.refusals)]

@@ -19,6 +19,7 @@ import pytest
 import safetensors.torch
 import torch
 from modules import MODULES
+from targets import asked
 from torch import Tensor, nn
 
 import normswap
@@ -32,7 +33,12 @@ State: TypeAlias = "dict[str, Any]"
 
 LAYERS = ("steps.1", "heads.left", "heads.right.1")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-DROPPED = {"instance": STATISTICS, "batch-stat": STATISTICS, "population": STATISTICS[2:]}
+DROPPED = {
+    "instance": STATISTICS,
+    "batch-stat": STATISTICS,
+    "population": STATISTICS[2:],
+    "blend": STATISTICS[2:],
+}
 NAMES = ("out.pth", "out.safetensors")
 
 
@@ -66,7 +72,7 @@ def bits(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
 @pytest.mark.parametrize("to", NORMS)
 def test_conversion_takes_out_statistics_and_nothing_else(to: str) -> None:
     before = state()
-    after = convert_state_dict(before, to)
+    after = convert_state_dict(before, to, **asked(to))
     assert before.keys() - after.keys() == statistics(LAYERS, to)
     assert list(after) == [name for name in before if name in after], "another order"
     assert all(after[name] is before[name] for name in after), "a copy"
@@ -115,10 +121,10 @@ ODD: dict[str, tuple[Callable[[], State], str, list[str]]] = {  # state dict, ta
 
 @pytest.mark.parametrize(("make", "to", "left"), ODD.values(), ids=ODD)
 def test_odd_state_dicts_are_understood(make: Callable[[], State], to: str, left: list[str]) -> None:
-    assert list(convert_state_dict(make(), to)) == left
+    assert list(convert_state_dict(make(), to, **asked(to))) == left
 
 
-SELECTIONS: dict[str, tuple[dict[str, list[str]], tuple[str, ...]]] = {  # options, and which layers are converted
+SELECTIONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {  # options, and which layers are converted
     "only": ({"only": ["heads.*"]}, LAYERS[1:]),
     "only, twice": ({"only": ["*.left", "steps*"]}, LAYERS[:2]),
     "skip": ({"skip": ["heads.right.?"]}, LAYERS[:2]),
@@ -127,7 +133,7 @@ SELECTIONS: dict[str, tuple[dict[str, list[str]], tuple[str, ...]]] = {  # optio
 
 
 @pytest.mark.parametrize(("options", "layers"), SELECTIONS.values(), ids=SELECTIONS)
-def test_only_and_skip_choose_layers(options: dict[str, list[str]], layers: tuple[str, ...]) -> None:
+def test_only_and_skip_choose_layers(options: dict[str, Any], layers: tuple[str, ...]) -> None:
     gone = state().keys() - convert_state_dict(state(), "instance", **options).keys()
     assert gone == statistics(layers, "instance")
 
@@ -167,8 +173,8 @@ def test_what_cannot_be_converted_is_refused(convert: Callable[[], object], erro
 @pytest.mark.parametrize("to", NORMS)
 def test_a_converted_state_dict_is_that_of_the_converted_module(to: str) -> None:
     model, (x,) = built("BatchNorm2d, train"), MODULES["BatchNorm2d, train"].inputs()
-    after = convert_state_dict(model.state_dict(), to)
-    conversion = normswap.convert(model, to, inputs=(x,))
+    after = convert_state_dict(model.state_dict(), to, **asked(to))
+    conversion = normswap.convert(model, to, **asked(to), inputs=(x,))
     theirs = conversion.model.state_dict()
     assert conversion.report.ok
     assert {name: bits(value) for name, value in after.items()} == {name: bits(value) for name, value in theirs.items()}
@@ -485,7 +491,7 @@ def compared(
 @pytest.mark.parametrize("to", NORMS)
 @pytest.mark.parametrize(("mutant", "says"), MUTANTS.values(), ids=MUTANTS)
 def test_comparison_notices(mutant: Callable[[State], State], says: str, to: str) -> None:
-    report = compared(beside(), mutant(convert_state_dict(beside(), to)), to)
+    report = compared(beside(), mutant(convert_state_dict(beside(), to, **asked(to))), to)
     assert not report.ok
     assert [check.detail for check in report.checks] == [check.detail for check in report.checks if not check.ok]
     assert says in report.to_text()
@@ -495,7 +501,7 @@ def test_comparison_notices(mutant: Callable[[State], State], says: str, to: str
 @pytest.mark.parametrize(("to", "name"), [(to, name) for to, names in DROPPED.items() for name in names])
 def test_statistics_that_were_left_in_are_noticed(to: str, name: str) -> None:
     key = f"heads.left.{name}"
-    after = {**convert_state_dict(state(), to), key: state()[key]}
+    after = {**convert_state_dict(state(), to, **asked(to)), key: state()[key]}
     report = compared(state(), after, to)
     assert not report.ok
     assert f"{key} is still there" in report.to_text()
@@ -514,7 +520,7 @@ def test_statistics_that_are_missing_are_noticed(name: str) -> None:
 def test_a_conversion_passes_and_the_verdict_says_what_was_not_done(to: str) -> None:
     before = beside()
     write_checkpoint(before, Path("out.pth"))
-    after = convert_state_dict(read_checkpoint("out.pth"), to)
+    after = convert_state_dict(read_checkpoint("out.pth"), to, **asked(to))
     report = compared(before, dict(reversed(after.items())), to)
     assert report.ok
     assert report.planned == LAYERS
@@ -530,7 +536,7 @@ def test_a_conversion_passes_and_the_verdict_says_what_was_not_done(to: str) -> 
 
 
 def test_layers_that_were_left_are_named() -> None:
-    options = {"skip": ["heads.*"]}
+    options: dict[str, Any] = {"skip": ["heads.*"]}
     report = compared(state(), OrderedDict(convert_state_dict(state(), "instance", **options)), "instance", **options)
     assert report.ok
     assert report.left == dict.fromkeys(LAYERS[1:], "not selected")

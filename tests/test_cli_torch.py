@@ -25,6 +25,7 @@ from conftest import Refused
 from modules import seeded
 from mutants import MUTANTS, Mutant
 from small_models import ONE_LAYER, built, tree
+from targets import asked
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -380,7 +381,7 @@ def test_a_checkpoint_becomes_a_checkpoint(
         f"PASS: the weights of a model that is to equal {NORMS[to].meaning}; no model was run",
         f"wrote {output}",
     ]
-    expected = convert_state_dict(weights(), to)
+    expected = convert_state_dict(weights(), to, **asked(to))
     assert same(output, expected if output == "o.pth" else dict(sorted(expected.items())))
     assert tree(folder).keys() - before.keys() == {output}
     assert main(["verify", "g.pth", output, "--to", to]) == 0

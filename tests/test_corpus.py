@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from targets import asked
 
 import normswap
 from normswap import Conversion
@@ -43,7 +44,7 @@ def inputs_of(entry: Mapping[str, Any]) -> dict[str, Array] | None:
 
 def convert(entry: Mapping[str, Any], to: str, **options: Any) -> Conversion | None:
     try:
-        return normswap.convert(CORPUS / entry["file"], to, allow_refusals=True, **options)
+        return normswap.convert(CORPUS / entry["file"], to, **asked(to), allow_refusals=True, **options)
     except normswap.NothingToConvertError:
         return None
 

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import ROOT
+from targets import asked
 
 import normswap
 from normswap.layer import Array
@@ -87,5 +88,5 @@ def test_the_two_files_hold_the_same_tensors() -> None:
 def test_no_false_alarm_over_twenty_seeds(name: str) -> None:
     for seed in range(20):
         for to in ("instance", "batch-stat") if name == "lowlight.onnx" else ("instance", "batch-stat", "population"):
-            report = normswap.convert(FIXTURES / name, to, seed=seed).report
+            report = normswap.convert(FIXTURES / name, to, **asked(to), seed=seed).report
             assert report.ok, f"seed {seed}: {report.to_text()}"

@@ -14,15 +14,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from targets import TARGETS
 from torch import Tensor, fx, nn
 
-from normswap import NORMS, NormLayer
-from normswap.kernels import BATCH_STAT, EXPORT_FORMS, FORMS, INSTANCE, Kernel, pick
+from normswap import NormLayer
+from normswap.kernels import BATCH_STAT, INSTANCE, Kernel, pick
 from normswap.layer import Array
 from normswap.probes import probes
 from normswap.tolerance import rounding_bound
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
+KERNELS = {target: norm.torch_kernel() for target, norm in TARGETS.items()}
+FORMS = {target: kernel.forms for target, kernel in KERNELS.items()}
 ALL_FORMS = [(target, form) for target, forms in FORMS.items() for form in forms]
 EAGER_FORMS = [(target, form) for target, form in ALL_FORMS if form != "export"]
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -72,8 +75,8 @@ class Exact:
 
     @staticmethod
     def of(target: str, layer: NormLayer, x: Array) -> Exact:
-        y = NORMS[target].reference(x, layer)
-        return Exact(x, y, rounding_bound(NORMS[target], x.astype(np.float64), layer, y))
+        y = TARGETS[target].reference(x, layer)
+        return Exact(x, y, rounding_bound(TARGETS[target], x.astype(np.float64), layer, y))
 
     def check(self, y: Tensor, name: str) -> None:
         """Fail where y is further away than rounding allows, or is finite and should not be, or the reverse."""
@@ -90,7 +93,7 @@ class Exact:
 @lru_cache(maxsize=16)  # tests that share the cases follow one another
 def cases(target: str, dtype: str, param_dtype: str | None) -> list[tuple[str, NormLayer, Exact]]:
     made = []
-    for rank in (3, 4, 5) if target == "instance" else (2, 3, 4, 5):
+    for rank in (3, 4, 5) if TARGETS[target].by_sample else (2, 3, 4, 5):
         layer = layer_of(dtype, 1e-3 if rank % 2 else 1e-5, param_dtype)
         made += [
             (f"rank {rank}, {probe.name}", layer, Exact.of(target, layer, probe.x)) for probe in probes(layer, rank)
@@ -129,7 +132,7 @@ def test_a_channel_that_is_all_of_a_sample_does_not_cancel(target: str, form: st
 
 def call(target: str, x: Tensor, parameters: Parameters, eps: float) -> Tensor:
     """Compute a target as a converted module does."""
-    return Kernel(target)(x, *parameters, eps)
+    return KERNELS[target](x, *parameters, eps)
 
 
 # Sizes at which ``pick`` decides differently.
@@ -163,7 +166,7 @@ def test_what_is_picked_is_float64_arithmetic_in_the_same_memory_format(
         y = call(target, x.requires_grad_(gradients), parameters_of(layer), 1e-3)
         assert y.dtype == x.dtype and y.requires_grad == gradients
         assert y.stride() == x.stride()
-        Exact.of(target, layer, values).check(y, pick(target, x, gradients=gradients))
+        Exact.of(target, layer, values).check(y, pick(KERNELS[target].target, x, gradients=gradients))
 
 
 def test_pick_knows_every_form_and_no_other() -> None:
@@ -175,7 +178,7 @@ def test_pick_knows_every_form_and_no_other() -> None:
             x = torch.empty(size, dtype=dtype, device=device)
             if last and len(size) in CHANNELS_LAST:
                 x = x.contiguous(memory_format=CHANNELS_LAST[len(size)])
-            choice = pick(target, x, gradients=gradients)
+            choice = pick(KERNELS[target].target, x, gradients=gradients)
             assert choice == "native" or device == "cpu"
             picked.add(choice)
         assert picked == set(forms)
@@ -208,7 +211,7 @@ def test_nothing_to_normalize(target: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("target", "form"), [(target, form) for target, form in EAGER_FORMS if target != "population"])
+@pytest.mark.parametrize(("target", "form"), [(target, form) for target, form in EAGER_FORMS if TARGETS[target].trains])
 def test_one_element_to_a_statistic_gives_exactly_the_bias(target: str, form: str, dtype: str) -> None:
     layer = layer_of(dtype, 1e-5, dtype, 4)
     samples = 1 if target == "batch-stat" else 3
@@ -237,12 +240,29 @@ def test_errors(x: tuple[int, ...], channels: int, norm: Kernel, words: str) -> 
 
 
 def native(target: str, x: Tensor, parameters: Parameters, eps: float) -> Tensor:
-    """The target as torch's own BatchNorm has it: one sample at a time, the batch, or eval mode."""
+    """The target as torch's own BatchNorm has it: one sample at a time, the batch, or eval mode.
+
+    A blend is eval mode written out, as torch has no gradients of the statistics that it is given.
+    """
     weight, bias, mean, var = parameters
+    norm = TARGETS[target]
     if target == "population":
         return nn.functional.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
-    parts = torch.split(x, 1) if target == "instance" else [x]
-    return torch.cat([nn.functional.batch_norm(part, None, None, weight, bias, True, 0.0, eps) for part in parts])
+    parts = torch.split(x, 1) if norm.by_sample else [x]
+    if norm.trains:
+        return torch.cat([nn.functional.batch_norm(part, None, None, weight, bias, True, 0.0, eps) for part in parts])
+    assert weight is not None and bias is not None
+    ys = []
+    for part in parts:
+        own_var, own_mean = torch.var_mean(part, (0, 2, 3), correction=0)
+        mixed_mean, mixed_var = (
+            (norm.prior * stored + len(part) * own) / (norm.prior + len(part))
+            for stored, own in ((mean, own_mean), (var, own_var))
+        )
+        column = (1, -1, 1, 1)
+        normalized = (part - mixed_mean.view(column)) / (mixed_var + eps).sqrt().view(column)
+        ys.append(normalized * weight.view(column) + bias.view(column))
+    return torch.cat(ys)
 
 
 @pytest.mark.parametrize(("target", "form"), ALL_FORMS)
@@ -333,11 +353,42 @@ ATEN = {
     "instance": ["instance_norm"],
     "batch-stat": ["mean", "mean", "sub", "mul", "mean", "mean", "add", "sqrt", "view", "div", "mul", "view", "add"],
     "population": ["batch_norm"],
+    "blend": [
+        *("mean", "mean", "sub", "mul", "mean", "mean", "ones_like", "sum", "add"),
+        *("view", "mul", "mul", "add", "div", "add", "sqrt", "view", "div"),  # the blended variance, k
+        *("view", "mul", "mul", "add", "div", "sub", "mul", "view", "add", "mul", "add"),
+    ],
+    "blend of samples": [
+        *("mean", "sub", "mul", "mean", "view", "mul", "add", "div", "add", "sqrt", "view", "div"),
+        *("view", "mul", "add", "div", "sub", "mul", "view", "add", "mul", "add"),
+    ],
 }
 ONNX = {
     "instance": ["InstanceNormalization"],
     "batch-stat": [*_MEAN, "Sub", "Mul", *_MEAN, "Add", "Sqrt", "Div", "Mul", "Add"],
     "population": ["BatchNormalization"],
+    "blend": [
+        *(*_MEAN, "Sub", "Mul", *_MEAN, "Shape", "Expand", "ReduceSum", "Add"),
+        *("Mul", "Add", "Div", "Add", "Sqrt", "Div", "Mul", "Add", "Div", "Sub", "Mul", "Add", "Mul", "Add"),
+    ],
+    "blend of samples": [
+        *("ReduceMean", "Sub", "Mul", "ReduceMean"),
+        *("Add", "Div", "Add", "Sqrt", "Div", "Add", "Div", "Sub", "Mul", "Add", "Mul", "Add"),
+    ],
+}
+# Without weight and bias.
+PLAIN = {
+    "instance": ONNX["instance"],
+    "batch-stat": ONNX["batch-stat"][:-2],
+    "population": ONNX["population"],
+    "blend": [
+        *(*_MEAN, "Sub", "Mul", *_MEAN, "Shape", "Expand", "ReduceSum", "Add"),
+        *("Mul", "Add", "Div", "Add", "Sqrt", "Reciprocal", "Mul", "Add", "Div", "Sub", "Mul", "Mul", "Add"),
+    ],
+    "blend of samples": [
+        *("ReduceMean", "Sub", "Mul", "ReduceMean"),
+        *("Add", "Div", "Add", "Sqrt", "Reciprocal", "Add", "Div", "Sub", "Mul", "Mul", "Add"),
+    ],
 }
 
 
@@ -385,7 +436,8 @@ def test_onnx_exporters(tmp_path: Path, target: str, dynamo: bool, dtype: str, p
     x, other = (torch.randn(shape).to(DTYPES[dtype]) + 2 for shape in [(2, 4, 6, 5), (5, 4, 3, 9)])
     model = onnx_model(Layer(target, dtype, param_dtype).eval(), x, dynamo, tmp_path / "layer.onnx")
     found = [node.op_type for node in model.graph.node if node.op_type not in ("Neg", "Cast", "Constant")]
-    assert found == (ONNX[target] if param_dtype is not None or target != "batch-stat" else ONNX[target][:-2])
+    found = ["Expand" if name == "ConstantOfShape" else name for name in found]  # of ones, either way
+    assert found == (PLAIN if param_dtype is None else ONNX)[target]
     for value in (*model.graph.input, *model.graph.output):
         sizes = value.type.tensor_type.shape.dim
         assert [bool(size.dim_param) for size in sizes] == [True, False, True, True]
@@ -399,14 +451,14 @@ def test_onnx_exporters(tmp_path: Path, target: str, dynamo: bool, dtype: str, p
 @pytest.mark.parametrize("rank", [2, 3, 4, 5])
 @pytest.mark.parametrize("target", FORMS)
 def test_export_form_writes_a_graph(target: str, rank: int, dtype: str) -> None:
-    if target == "instance" and rank == 2:
+    if TARGETS[target].by_sample and rank == 2:
         rank = 6
     layer = layer_of(dtype, 1e-3, dtype)
     graph = fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(graph)
     proxies = [fx.Proxy(graph.placeholder(name), tracer) for name in ("x", "weight", "bias", "mean", "var")]
     facts = {"rank": rank, "dtype": DTYPES[dtype], "param_dtype": DTYPES[dtype]}
-    graph.output(EXPORT_FORMS[target](*proxies, 1e-3, **facts).node)
+    graph.output(KERNELS[target].export(*proxies, 1e-3, **facts).node)
     module = fx.GraphModule(nn.Module(), graph)
     for probe in probes(layer, rank):
         y = module(tensor_of(probe.x), *parameters_of(layer))

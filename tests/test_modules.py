@@ -20,6 +20,7 @@ import onnxruntime
 import pytest
 import torch
 from modules import MODULES, BatchNormReLU, Block, C, called, randomized, seeded, shaped
+from targets import asked
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
@@ -49,7 +50,9 @@ every_target = pytest.mark.parametrize("to", NORMS)
 
 @cache
 def kept_conversion(name: str, to: str) -> Conversion:
-    conversion = normswap.convert(MODULES[name].build(), to, inputs=MODULES[name].inputs(), allow_refusals=True)
+    conversion = normswap.convert(
+        MODULES[name].build(), to, **asked(to), inputs=MODULES[name].inputs(), allow_refusals=True
+    )
     assert conversion.report.ok, conversion.report.to_text()
     return conversion
 
@@ -219,9 +222,9 @@ def test_inputs_are_not_written_into(to: str) -> None:
     x, y = shaped((2, 3, 6, 5), (2, 3, 6, 5))()
     more = {"y": y}
     before = bits(x), bits(y), x._version, y._version
-    conversion = normswap.convert(model, to, inputs=(x, more))
+    conversion = normswap.convert(model, to, **asked(to), inputs=(x, more))
     assert conversion.report.ok, conversion.report.to_text()
-    assert normswap.verify(model, conversion.model, to, inputs={"x": x, "more": more}).ok
+    assert normswap.verify(model, conversion.model, to, **asked(to), inputs={"x": x, "more": more}).ok
     assert more == {"y": y}
     assert (bits(x), bits(y), x._version, y._version) == before
 
@@ -347,7 +350,7 @@ def test_in_place_keeps_the_object_its_parameters_and_its_optimizer(to: str) -> 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     before = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
     neighbours = {name: id(module) for name, module in model.named_modules() if name != "norm"}
-    conversion = normswap.convert(model, to, inputs=IMAGE(), in_place=True)
+    conversion = normswap.convert(model, to, **asked(to), inputs=IMAGE(), in_place=True)
     assert conversion.report.ok
     assert conversion.model is model
     norm = model.get_submodule("norm")
@@ -368,7 +371,7 @@ def test_in_place_gives_what_a_copy_gives(to: str) -> None:
     for name in ("two names, train", "some in eval mode, some in train mode", "a block in two places"):
         if changes(name, to):
             model, inputs = MODULES[name].build(), MODULES[name].inputs()
-            normswap.convert(model, to, inputs=inputs, in_place=True)
+            normswap.convert(model, to, **asked(to), inputs=inputs, in_place=True)
             assert equal(outputs(model, inputs), outputs(kept_conversion(name, to).model, inputs)), name
             assert model.state_dict().keys() == kept_conversion(name, to).model.state_dict().keys()
 
@@ -424,7 +427,9 @@ def test_a_converted_state_dict_is_that_of_the_converted_model(name: str, to: st
     planned = {layer.name if layer.name != "BatchNorm2d" else "" for layer in conversion.plan.layers}
     known = [layer.name for layer in layers_in(state)]
     if planned & set(known):
-        state = normswap.convert_state_dict(state, to, skip=[path for path in known if path not in planned])
+        state = normswap.convert_state_dict(
+            state, to, **asked(to), skip=[path for path in known if path not in planned]
+        )
     else:  # no planned layer stores statistics, but it may have counted batches
         state = {key: value for key, value in state.items() if key in expected or "num_batches" not in key}
     assert list(state) == list(expected)
@@ -436,7 +441,9 @@ def test_state_dicts_of_wrapped_models(to: str) -> None:
     converted = conversion_of("BatchNorm2d, train", to).model
     around = nn.DataParallel(converted)
     around.load_state_dict(nn.DataParallel(block()).state_dict(), strict=True)
-    assert list(normswap.convert_state_dict(nn.DataParallel(block()).state_dict(), to)) == list(around.state_dict())
+    assert list(normswap.convert_state_dict(nn.DataParallel(block()).state_dict(), to, **asked(to))) == list(
+        around.state_dict()
+    )
 
 
 def test_statistics_that_are_not_saved_are_not_saved_afterwards() -> None:
@@ -522,7 +529,7 @@ def test_hooks_stay_and_their_handles_remove_them() -> None:
 @every_target
 def test_a_parametrized_weight_goes_on_being_trained(to: str) -> None:
     model = MODULES["parametrized weight"].build().train()
-    conversion = normswap.convert(model, to, inputs=IMAGE())
+    conversion = normswap.convert(model, to, **asked(to), inputs=IMAGE())
     assert conversion.report.ok, conversion.report.to_text()
     norm = conversion.model.norm
     raw = norm.parametrizations.weight.original
@@ -603,7 +610,7 @@ def test_onnx_export(name: str, dynamo: bool, to: str, tmp_path: Path) -> None:
         (y,) = session.run(None, {"x": x.numpy()})
         with torch.no_grad():
             close(torch.from_numpy(y), model(x))
-    report = normswap.verify(original, path, to, inputs=inputs)
+    report = normswap.verify(original, path, to, **asked(to), inputs=inputs)
     assert report.ok, report.to_text()
 
 
@@ -627,14 +634,14 @@ class BatchNormAct(nn.BatchNorm2d):
 def test_a_class_that_normswap_is_told_of(to: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LAYOUTS, BatchNormAct, Layout(after=("drop", "act")))
     make = partial(block, lambda: BatchNormAct(C))
-    conversion = normswap.convert(model := make(), to, inputs=IMAGE())
+    conversion = normswap.convert(model := make(), to, **asked(to), inputs=IMAGE())
     assert conversion.report.ok, conversion.report.to_text()
     with torch.no_grad():
         close(conversion.model(*IMAGE()), stated(make(), conversion.plan, IMAGE()))
     assert conversion.model.norm.act.training
     conversion.model.load_state_dict(model.state_dict(), strict=True)
-    assert list(normswap.convert_state_dict(model.state_dict(), to)) == list(conversion.model.state_dict())
-    assert normswap.convert(model, to, inputs=IMAGE(), in_place=True).model is model
+    assert list(normswap.convert_state_dict(model.state_dict(), to, **asked(to))) == list(conversion.model.state_dict())
+    assert normswap.convert(model, to, **asked(to), inputs=IMAGE(), in_place=True).model is model
 
 
 @pytest.mark.parametrize(
@@ -759,7 +766,7 @@ def test_functional_calls_convert_in_graphs(name: str, trace: Callable[[nn.Modul
         return
     inputs: Any = case.inputs()
     model = trace(case.build(), inputs)
-    conversion = normswap.convert(model, to, inputs=inputs)
+    conversion = normswap.convert(model, to, **asked(to), inputs=inputs)
     assert conversion.report.ok, conversion.report.to_text()
     assert len(conversion.plan.layers) == len(case.roles)
     meant = case.build()
@@ -782,7 +789,7 @@ def test_traced_models_convert_as_their_modules_do(name: str) -> None:
         if not any(layer.role not in (NORMS[to].equals, "weight", "unknown") for layer in found):
             continue
         try:
-            conversion = normswap.convert(model, to, inputs=case.inputs(), allow_refusals=True)
+            conversion = normswap.convert(model, to, **asked(to), inputs=case.inputs(), allow_refusals=True)
         except normswap.NothingToConvertError:
             assert case.refused.get(to)
             continue

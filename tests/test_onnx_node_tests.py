@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx.backend.test.case.node import collect_testcases
+from targets import asked
 
 import normswap
 from normswap import NORMS
@@ -45,7 +46,7 @@ def test_inference(name: str, to: str) -> None:
     feed, _ = values_of(TESTS[name])
     (layer,) = normswap.find(TESTS[name].model)
     assert layer.role == "eval"
-    report = normswap.convert(TESTS[name].model, to, inputs=feed).report
+    report = normswap.convert(TESTS[name].model, to, **asked(to), inputs=feed).report
     assert report.ok, report.to_text()
 
 
@@ -55,7 +56,7 @@ def test_training_outputs_that_are_read_are_refused(name: str, to: str) -> None:
     (layer,) = normswap.find(TESTS[name].model)
     assert layer.role == "train"
     with pytest.raises(normswap.RefusedLayersError, match="running statistics"):
-        normswap.convert(TESTS[name].model, to)
+        normswap.convert(TESTS[name].model, to, **asked(to))
 
 
 @pytest.mark.parametrize("name", TRAINING)

@@ -296,7 +296,7 @@ def test_the_right_operators_pass(name: str) -> None:
 def test_probes_reject_a_wrong_rewrite_of_every_layer(mutant: str, name: str) -> None:
     wrong = MUTANTS[mutant]
     for to in targets_of(name):
-        if is_mutant(wrong, to):
+        if is_mutant(wrong, NORMS[to]):
             before, after, plan = mutated(name, to, wrong)
             report = verify_conversion(BACKEND, before, after, plan, feeds=None)
             probes = report.of("probes")
@@ -307,7 +307,7 @@ def test_probes_reject_a_wrong_rewrite_of_every_layer(mutant: str, name: str) ->
 @pytest.mark.parametrize("mutant", GROSS)
 @pytest.mark.parametrize("to", ["instance", "batch-stat"])
 def test_end_to_end_rejects_it_by_itself(mutant: str, to: str) -> None:
-    if is_mutant(MUTANTS[mutant], to):
+    if is_mutant(MUTANTS[mutant], NORMS[to]):
         before, after, plan = mutated("train", to, MUTANTS[mutant])
         report = verified(before, replace(after), plan)
         checks = [check for check in report.checks if check.witness == "end to end"]

@@ -17,6 +17,7 @@ from graph_differences import bit_flipped, differences, eps_changed, swapped
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from random_graphs import Drawn, models
+from targets import asked
 
 import normswap
 from normswap.api import Conversion
@@ -43,7 +44,7 @@ ROLES = {"unbiased": "unknown"}  # roles of the strategy that the product spells
 def test_a_drawn_model_is_converted_as_stated(target: str, drawn: Drawn, choice: int) -> None:
     before = drawn.proto.SerializeToString(deterministic=True)
     layers = layers_of(drawn.proto)
-    plan = normswap.plan(drawn.proto, target)
+    plan = normswap.plan(drawn.proto, target, **asked(target))
     check_every_layer_is_in_the_plan(layers, plan)
     if opset_of(drawn.proto) >= 7:  # statistics are told by running them
         check_roles(layers, normswap.find(drawn.proto))
@@ -87,11 +88,11 @@ def convert(drawn: Drawn, target: str, plan: normswap.Plan) -> onnx.ModelProto |
     options: dict[str, Any] = {"inputs": drawn.feeds, "allow_refusals": True}
     if not plan.layers:
         with pytest.raises(normswap.NothingToConvertError):
-            normswap.convert(drawn.proto, target, **options)
+            normswap.convert(drawn.proto, target, **asked(target), **options)
         return None
     runs = opset_of(drawn.proto) < 7 or outputs_of(drawn.proto, drawn, optimize=False) is not None
     try:
-        conversion = normswap.convert(drawn.proto, target, end_to_end=runs, **options)
+        conversion = normswap.convert(drawn.proto, target, **asked(target), end_to_end=runs, **options)
     except normswap.UnsupportedModelError:
         assert opset_of(drawn.proto) < 7
         return None
@@ -123,7 +124,7 @@ def check_again(converted: onnx.ModelProto, target: str, plan: normswap.Plan) ->
     """A second conversion has nothing to do, and the layers that were left are what they were, as far as is known."""
     if any("#" in layer.name for layer in (*plan.layers, *left_by(plan))):
         return  # layers of one name are numbered, and fewer are left to number
-    again = {layer.name for layer in normswap.plan(converted, target).layers}
+    again = {layer.name for layer in normswap.plan(converted, target, **asked(target)).layers}
     if opset_of(converted) < 9:  # shapes behind a converted layer are lost, and InstanceNorms in disguise with them
         again &= {layer.name for layer in plan.layers}
     assert again == set()
@@ -174,7 +175,7 @@ def check_a_mutant_is_rejected(
     if not made:
         return
     try:
-        report = normswap.verify(before, wrong, target, allow_refusals=True, end_to_end=False)
+        report = normswap.verify(before, wrong, target, **asked(target), allow_refusals=True, end_to_end=False)
     except normswap.NormswapError:
         return
     assert not report.ok, f"{kind} of {layer.name} was not noticed"
@@ -200,7 +201,7 @@ def put_back(
         wrong.CopyFrom(before)
         return True
     skip = [glob.escape(name) for name in left]
-    conversion = normswap.convert(before, target, skip=skip, allow_refusals=True, end_to_end=False)
+    conversion = normswap.convert(before, target, **asked(target), skip=skip, allow_refusals=True, end_to_end=False)
     wrong.CopyFrom(conversion.model.proto)
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from cases import CASES, build
 from models import MODELS
+from targets import asked
 
 import normswap
 
@@ -82,6 +83,8 @@ REFUSED = {
         "not stored in the model",
     ),
     "instance to batch-stat": (CASES["instance in disguise"].text, "batch-stat", "InstanceNorm"),
+    "no stored statistics to blend": (CASES["computed statistics"].text, "blend", "none are stored"),
+    "instance to blend": (CASES["instance in disguise"].text, "blend", "InstanceNorm"),
     "instance to population": (CASES["instance in disguise"].text, "population", "InstanceNorm"),
 }
 
@@ -89,10 +92,10 @@ REFUSED = {
 @pytest.mark.parametrize(("text", "to", "words"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused_with_its_reason(text: str, to: str, words: str) -> None:
     proto = build(text)
-    (refusal,) = normswap.plan(proto, to).refusals
+    (refusal,) = normswap.plan(proto, to, **asked(to)).refusals
     assert words in refusal.reason
     with pytest.raises(normswap.RefusedLayersError) as caught:
-        normswap.convert(proto, to)
+        normswap.convert(proto, to, **asked(to))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -114,10 +117,10 @@ KEPT = {
 
 @pytest.mark.parametrize(("text", "to", "words"), KEPT.values(), ids=KEPT.keys())
 def test_kept_with_its_reason(text: str, to: str, words: str) -> None:
-    (kept,) = normswap.plan(build(text), to).kept
+    (kept,) = normswap.plan(build(text), to, **asked(to)).kept
     assert words in kept.reason
     with pytest.raises(normswap.NothingToConvertError):
-        normswap.convert(build(text), to)
+        normswap.convert(build(text), to, **asked(to))
 
 
 @pytest.mark.parametrize(
@@ -126,6 +129,8 @@ def test_kept_with_its_reason(text: str, to: str, words: str) -> None:
 def test_layers_of_a_module_are_refused_with_their_reasons(name: str, to: str) -> None:
     model = MODELS[name]
     expected = model.refused.get(to, {})
-    found = {r.layer.name: r.reason for r in normswap.plan(model.build(), to, inputs=model.inputs()).refusals}
+    found = {
+        r.layer.name: r.reason for r in normswap.plan(model.build(), to, **asked(to), inputs=model.inputs()).refusals
+    }
     assert found.keys() == expected.keys()
     assert all(words in found[layer] for layer, words in expected.items())

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from cases import CASES, Case, build
 from models import MODELS
+from targets import asked
 
 import normswap
 from normswap import NORMS, Conversion
@@ -36,7 +37,7 @@ def passes_the_checker(proto: onnx.ModelProto) -> bool:
 
 def converted(case: Case, to: str, model: onnx.ModelProto) -> Conversion | None:
     try:
-        return normswap.convert(model, to, allow_refusals=True, end_to_end=case.runs, shapes=case.shapes)
+        return normswap.convert(model, to, **asked(to), allow_refusals=True, end_to_end=case.runs, shapes=case.shapes)
     except normswap.NothingToConvertError:
         return None
 
@@ -49,7 +50,13 @@ def test_converts_and_verifies(name: str) -> None:
     for to in NORMS:
         try:
             conversion = normswap.convert(
-                model, to, inputs=inputs, allow_refusals=True, end_to_end=made.runs, shapes=made.shapes
+                model,
+                to,
+                **asked(to),
+                inputs=inputs,
+                allow_refusals=True,
+                end_to_end=made.runs,
+                shapes=made.shapes,
             )
         except normswap.NothingToConvertError:
             continue
@@ -123,7 +130,7 @@ FORMS = [
 
 @pytest.mark.parametrize(("case", "to", "operators"), FORMS)
 def test_forms(case: str, to: str, operators: list[str]) -> None:
-    conversion = normswap.convert(build(CASES[case].text), to, end_to_end=CASES[case].runs)
+    conversion = normswap.convert(build(CASES[case].text), to, **asked(to), end_to_end=CASES[case].runs)
     found = [node.op_type for node in conversion.model.proto.graph.node if "normswap/" in node.name]
     assert found == operators
 

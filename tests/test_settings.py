@@ -20,6 +20,7 @@ import normswap
 from normswap import SettingsError
 from normswap.cli import main
 from normswap.factory import build
+from normswap.norms.blend import Over
 from normswap.pairs import Pair
 from normswap.settings import FILES, outcomes_of, read_settings
 
@@ -217,15 +218,17 @@ SAMPLES: Mapping[Any, tuple[str, Any]] = {  # type of an attribute -> a value as
     bool: ("true", True),
     int: ("7", 7),
     float | None: ("32", 32.0),
+    Over | None: ('"batch"', "batch"),
     Mapping[str, tuple[int, ...]]: ("{ x = [1, 3, 8, 8] }", {"x": (1, 3, 8, 8)}),
 }
 
 
 def test_every_attribute_of_a_pair_has_a_key() -> None:
-    hints = get_type_hints(Pair)
-    text = "".join(f"{field.name.replace('_', '-')} = {SAMPLES[hints[field.name]][0]}\n" for field in fields(Pair))
+    samples = {name: SAMPLES[hint] for name, hint in get_type_hints(Pair).items()}
+    samples["to"] = ('"blend"', "blend")  # which takes every parameter that there is
+    text = "".join(f"{name.replace('_', '-')} = {said}\n" for name, (said, _) in samples.items())
     (pair,) = read_settings(write(f"[[pairs]]\n{text}")).pairs
-    assert pair == Pair(**{field.name: SAMPLES[hints[field.name]][1] for field in fields(Pair)})
+    assert pair == Pair(**{name: value for name, (_, value) in samples.items()})
 
 
 def test_what_is_not_said_is_as_on_the_command_line() -> None:
@@ -239,6 +242,15 @@ def test_pairs_inherit_defaults_and_override_them() -> None:
     inherits, overrides = read_settings(write(text)).pairs
     assert (inherits.to, inherits.seed, inherits.tolerance) == ("batch-stat", 3, 8.0)
     assert (overrides.to, overrides.seed, overrides.tolerance) == ("population", 4, 2.5)
+
+
+def test_parameters_are_inherited_by_the_pairs_whose_target_takes_them() -> None:
+    pairs = "".join(GOOD.replace('to = "instance"', f'name = "{to}"\nto = "{to}"') for to in ("blend", "instance"))
+    blend, instance = read_settings(write('prior = 0\nover = "batch"\n' + pairs)).pairs
+    assert (blend.to, blend.prior, blend.over) == ("blend", 0.0, "batch")
+    assert (instance.to, instance.prior, instance.over) == ("instance", None, None)
+    (own,) = read_settings(write('to = "blend"\nprior = 16\n' + GOOD.replace('to = "instance"', "prior = 2.5"))).pairs
+    assert (own.prior, own.over) == (2.5, None)
 
 
 def test_absolute_paths_stay_and_relative_ones_are_of_the_folder(folder: Path) -> None:
@@ -257,7 +269,7 @@ BAD: dict[str, tuple[str, str]] = {  # what the file holds, and what the sentenc
     "a list of words": ("pairs = ['a']", "each under [[pairs]], found ['a']"),
     "as in pyproject.toml": (as_project(GOOD), "here its content is at the top: [[pairs]]"),
     "unknown at the top": ("sed = 1\n" + GOOD, "normswap.toml: unknown key 'sed'; the nearest is 'seed'"),
-    "no default": ("only = ['a']\n" + GOOD, "only is of one pair and no default; those are to, seed, tolerance"),
+    "no default": ("only = ['a']\n" + GOOD, "only is of one pair and no default; those are to, prior, over, seed"),
     "unknown": (GOOD + "wieghts = 'w'", "pair 1: unknown key 'wieghts'; the nearest is 'weights'"),
     "unknown, far off": (GOOD + "zzzz = 'w'", "pair 1: unknown key 'zzzz'; known are before, after, to, name"),
     "with an underscore": (GOOD + "after_weights = 'w'", "'after_weights'; the nearest is 'after-weights'"),
@@ -269,6 +281,14 @@ BAD: dict[str, tuple[str, str]] = {  # what the file holds, and what the sentenc
     "unknown target": (GOOD.replace('"instance"', '"instanse"'), "to: unknown target 'instanse'; the nearest is 'inst"),
     "unknown default target": ('to = "x"\n' + GOOD, "normswap.toml: to: unknown target 'x'"),
     "the second pair": (WRONG + GOOD + "seed = -1", "pair 2: seed: expected a whole number, 0 or more, found -1"),
+    "a parameter of another target": (
+        GOOD + "prior = 16",
+        "pair 1: prior: is of the target blend",
+    ),
+    "a parameter is missing": (GOOD.replace("instance", "blend"), "pair 1: prior: the target blend needs one"),
+    "a prior below 0": (GOOD + "prior = -1", "pair 1: prior: expected a number, 0 or more, found -1"),
+    "a prior of all": (GOOD.replace('"instance"', '"blend"') + "prior = 1e13", "use the target population"),
+    "over what": (GOOD + "over = 'sampel'", "pair 1: over: expected 'sample' or 'batch', found 'sampel'"),
     "two of one name": (GOOD + GOOD, "pairs 1 and 2 are both called 'instance.onnx'; give each a name"),
     "three of one name": (GOOD + 3 * WRONG.replace("[[pairs]]", "[[pairs]]\nname='x'"), "pairs 2 and 3 and 4 are"),
     "an empty name": (GOOD + "name = ''", "pair 1 (): name: expected a string, found ''"),

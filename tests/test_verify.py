@@ -19,6 +19,7 @@ from cases import CASES, build
 from modules import MODULES
 from mutants import GROSS, MUTANTS, Mutant, Wrong, is_mutant
 from mutated import BODIES, Body, made
+from targets import TARGETS, asked
 
 import normswap
 from normswap import NORMS, Report, Tolerance
@@ -31,7 +32,7 @@ MADE = [
     for label, body in BODIES.items()
     for to in body.targets
     for name, wrong in MUTANTS.items()
-    if is_mutant(wrong, to)
+    if is_mutant(wrong, TARGETS[to])
 ]
 
 
@@ -39,7 +40,8 @@ MADE = [
 def test_the_right_operators_pass(body: Body) -> None:
     for to in body.targets:
         _, before, after, _ = made(body, to, Wrong())
-        report = normswap.verify(before, after, to, inputs=body.inputs())
+        norm = TARGETS[to]
+        report = normswap.verify(before, after, norm.name, **norm.parameters, inputs=body.inputs())
         assert report.ok, report.to_text()
 
 
@@ -60,7 +62,17 @@ CAUSES = {  # of mutants, by their names: what the report says of them
     "variance by E[x^2] - E[x]^2": "the variance were E[x^2] - E[x]^2, which cancels",
     "running statistics": "the running statistics were used (eval mode)",
     "mean not subtracted": "the mean were not subtracted",
+    "own statistics alone": "the running statistics were not counted",
+    "a prior of 17 for 16": "",
+    "a sample too many": "one sample too many were counted",
+    "one sample, whatever the batch": "the batch were counted as one sample",
+    "the samples of the batch beside each sample's statistics": "each sample were counted as the whole batch",
+    "elements counted for samples": "elements were counted, not samples",
+    "mean not blended": "",
+    "variance not blended": "",
+    "variance by the law of total variance": "the variance were of both together, the distance of their means in it",
 }
+CAUSES_OF_BLENDS = CAUSES | {"unbiased variance": "the variance of the input were divided by n - 1, not by n"}
 
 
 @pytest.mark.parametrize(("body", "to", "wrong"), MADE)
@@ -71,16 +83,17 @@ def test_probes_reject_a_wrong_rewrite_of_every_layer_and_name_the_mistake(body:
     assert not any(check.ok for check in checks)
     (name,) = (name for name, mutant in MUTANTS.items() if mutant is wrong)
     for check, layer in zip(checks, plan.layers, strict=True):
-        said = CAUSES[name].format(eps=layer.eps, larger=1.01 * layer.eps, smaller=0.99 * layer.eps)
-        assert check.cause == f"looks as if {said}"
-    assert not normswap.verify(before, after, to, end_to_end=False).ok
+        said = (CAUSES_OF_BLENDS if plan.norm.name == "blend" else CAUSES)[name]
+        said = said.format(eps=layer.eps, larger=1.01 * layer.eps, smaller=0.99 * layer.eps)
+        assert check.cause == (f"looks as if {said}" if said else "")
+    assert not normswap.verify(before, after, plan.norm.name, **plan.norm.parameters, end_to_end=False).ok
 
 
 @pytest.mark.parametrize("name", GROSS)
-@pytest.mark.parametrize("to", ["instance", "batch-stat"])
+@pytest.mark.parametrize("to", ["instance", "batch-stat", "blend", "blend of samples"])
 @pytest.mark.parametrize("body", ["onnx", "module, BatchNorm2d", "fx", "program"])
 def test_end_to_end_rejects_it_by_itself(name: str, to: str, body: str) -> None:
-    if not is_mutant(MUTANTS[name], to):
+    if not is_mutant(MUTANTS[name], TARGETS[to]):
         return
     backend, before, after, plan = made(BODIES[body], to, MUTANTS[name])
     feeds = backend.feeds(before, BODIES[body].inputs(), {}, 0)
@@ -274,7 +287,7 @@ def test_no_false_alarm_over_twenty_seeds(to: str) -> None:
         try:
             for seed in range(20):
                 report = normswap.convert(
-                    model, to, seed=seed, end_to_end=case.runs, shapes=case.shapes, allow_refusals=True
+                    model, to, **asked(to), seed=seed, end_to_end=case.runs, shapes=case.shapes, allow_refusals=True
                 ).report
                 assert report.ok, f"{name}, seed {seed}: {report.to_text()}"
         except normswap.NothingToConvertError:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from normswap.norms.base import Norm, OnnxOps
 from normswap.norms.batch_stat import BatchStat
+from normswap.norms.blend import Blend
 from normswap.norms.instance import Instance
 from normswap.norms.population import Population
 
-__all__ = ["NORMS", "Norm", "OnnxOps"]
+__all__ = ["NORMS", "Blend", "Norm", "OnnxOps"]
 
 NORMS: dict[str, Norm] = {
     "instance": Instance(),
     "batch-stat": BatchStat(),
     "population": Population(),
+    "blend": Blend(16, "batch"),  # whose parameters are the user's; normswap.plan.target_named makes it anew with them
 }

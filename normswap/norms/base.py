@@ -5,10 +5,11 @@ The arithmetic by itself is Statistics, which mistakes have too, where they are 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from normswap.kernels import Kernel
 
 __all__ = [
+    "Blending",
     "Form",
     "Norm",
     "OnnxOps",
@@ -25,10 +27,14 @@ __all__ = [
     "affine",
     "along_channels",
     "batch_moments",
+    "blended",
     "by_name",
     "compute_dtype",
     "emit_in",
     "emit_two_pass",
+    "no_stored_statistics",
+    "share_of",
+    "single_elements",
 ]
 
 
@@ -58,6 +64,9 @@ def by_name(*forms: Form) -> Mapping[str, Form]:
     return {form.name: form for form in forms}
 
 
+_NO_PARAMETERS: Mapping[str, Any] = {}
+
+
 class Statistics(ABC):
     """Which mean and variance a normalization is made with, and so what it computes, in float64."""
 
@@ -77,6 +86,14 @@ class Statistics(ABC):
     @abstractmethod
     def count(self, shape: tuple[int, ...]) -> int:
         """Count the elements that one statistic is computed over; 0 where statistics are stored."""
+
+    def own_moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
+        """Compute what of ``moments`` is from x alone; all of it, unless stored statistics have a share."""
+        return self.moments(x, layer)
+
+    def share(self, shape: tuple[int, ...]) -> float:
+        """Return the weight in ``moments`` of what is from x alone, for x of a shape; the stored ones have the rest."""
+        return 1.0
 
     def reference(self, x: Array, layer: NormLayer) -> Floats:
         """Normalize x in float64; for a target it is the arithmetic that every rewrite is held to.
@@ -108,22 +125,49 @@ class Norm(Statistics):
     Attributes:
         name: As given to ``--to``.
         meaning: What the result equals, as one phrase for people.
-        equals: The role that has this meaning already.
-        trains: Whether that meaning is train mode, or the stored running statistics.
+        equals: The role that has this meaning already, None where no role has.
+        trains: Whether that meaning is train mode, which has no use for the stored running statistics.
         by_sample: Whether it is fed one sample at a time, or the whole batch.
+        prior: As how many samples the stored statistics count beside those that it is fed: 0 where these count
+            alone, infinity where the stored ones do.
+        parameters: What the target was given beside its name, by the names of the options.
         forms: How it can be written in ONNX, by name, the default first; the last takes every layer.
     """
 
     name: str
     meaning: str
-    equals: Role
+    equals: Role | None = None
     trains: bool = True
     by_sample: bool = False
+    prior: float = 0.0
+    parameters: Mapping[str, Any] = _NO_PARAMETERS
     forms: Mapping[str, Form]
 
     @abstractmethod
     def refuse(self, layer: NormLayer) -> str | None:
         """Say why this target has no meaning for the layer, or None where it has one."""
+
+    def samples(self, shape: tuple[int, ...]) -> int:
+        """Count the samples that the target is fed at once."""
+        return 1 if self.by_sample else shape[0]
+
+    def own_moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
+        """Compute mean and biased variance of what the target is fed at once."""
+        return batch_moments(x, (*(() if self.by_sample else (0,)), *range(2, x.ndim)))
+
+    def share(self, shape: tuple[int, ...]) -> float:
+        """Return n / (prior + n) for n samples."""
+        return share_of(self.samples(shape), self.prior)
+
+    def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
+        """Blend those of the input with those that are stored, each by its share."""
+        share = self.share(x.shape)
+        own = self.own_moments(x, layer) if share else None
+        return blended(own, share, layer, x.ndim)
+
+    def count(self, shape: tuple[int, ...]) -> int:
+        """Count the elements that one statistic is computed over; 0 where only stored ones count."""
+        return 0 if math.isinf(self.prior) else math.prod(shape[2:]) * self.samples(shape)
 
     def form_of(self, layer: NormLayer) -> Form:
         """Return the form that a layer is written in where nothing else is asked for."""
@@ -145,6 +189,53 @@ def batch_moments(x: Floats, axes: tuple[int, ...]) -> tuple[Floats, Floats]:
     """Mean and biased variance of x over ``axes``, kept as axes of length 1, by two passes."""
     mean = x.mean(axis=axes, keepdims=True)
     return mean, np.square(x - mean).mean(axis=axes, keepdims=True)
+
+
+def share_of(samples: float, prior: float) -> float:
+    """Return the weight of samples beside stored statistics that count as ``prior`` samples."""
+    return samples / (prior + samples) if prior else 1.0
+
+
+def blended(own: tuple[Floats, Floats] | None, share: float, layer: NormLayer, rank: int) -> tuple[Floats, Floats]:
+    """Give mean and variance their share, and the rest to the stored ones, mean and variance alike.
+
+    Args:
+        own: Mean and variance of the input; not needed if their share is 0.
+        share: Their weight, from 0 to 1.
+        layer: Has the stored ones; not needed if that weight is 1.
+        rank: Of the layer's input.
+    """
+    if own is not None and share == 1:
+        return own
+    assert layer.running_mean is not None and layer.running_var is not None, "refused otherwise"
+    stored = layer.per_channel(layer.running_mean, rank), layer.per_channel(layer.running_var, rank)
+    if own is None or share == 0:
+        return stored
+    (mean, var), (stored_mean, stored_var) = own, stored
+    return share * mean + (1 - share) * stored_mean, share * var + (1 - share) * stored_var
+
+
+def no_stored_statistics(layer: NormLayer) -> str | None:
+    """Say why a layer has no stored statistics that were ever its meaning, or None where it has."""
+    if layer.role == "instance":
+        return "it is an InstanceNorm written with BatchNorm; its running statistics were never its meaning"
+    if layer.role == "batch-stat":
+        return "its statistics are computed in the graph and none are stored"
+    if layer.running_mean is None or layer.running_var is None:
+        return "its running statistics are not stored in the model but computed or given at run time"
+    return None
+
+
+def single_elements(layer: NormLayer) -> str | None:
+    """Say that a sample has one element of each channel, of variance 0 whatever it is, or None where it has more."""
+    if layer.shape is None:
+        return None
+    if len(layer.shape) < 3:
+        return f"its input has rank {len(layer.shape)}, one value per sample and channel"
+    spatial = [dim for dim in layer.shape[2:] if isinstance(dim, int)]
+    if len(spatial) == len(layer.shape) - 2 and math.prod(spatial) == 1:
+        return "its input has one spatial element per sample and channel"
+    return None
 
 
 class OnnxOps(Protocol):
@@ -172,6 +263,10 @@ class OnnxOps(Protocol):
 
     def eps_constant(self, dtype: str) -> str:
         """Add a scalar constant that holds eps."""
+        ...
+
+    def number(self, value: float, dtype: str) -> str:
+        """Add a scalar constant."""
         ...
 
     def ints(self, values: list[int]) -> str:
@@ -221,7 +316,11 @@ def along_channels(ops: OnnxOps, parameter: str, dtype: str, rank: int) -> str:
     return ops.unsqueeze(ops.cast(parameter, dtype, compute_dtype(ops)), [0, *range(2, rank)])
 
 
-def emit_two_pass(ops: OnnxOps, *, over_batch: bool) -> None:
+# (x, its mean, its variance, rank of x) -> the mean and the variance to normalize with
+Blending: TypeAlias = Callable[[str, str, str, int], tuple[str, str]]
+
+
+def emit_two_pass(ops: OnnxOps, *, over_batch: bool, blend: Blending | None = None) -> None:
     """Write ``(x - mean(x)) * scale / sqrt(mean((x - mean(x))**2) + eps) + bias`` as ONNX primitives.
 
     Two passes, because E[x²] - E[x]² cancels. The batch axis is reduced after the spatial axes, not with them:
@@ -230,6 +329,8 @@ def emit_two_pass(ops: OnnxOps, *, over_batch: bool) -> None:
     Args:
         ops: Where to write.
         over_batch: Whether the statistics also span the batch axis.
+        blend: Writes what the statistics are turned into before they are used. With m in place of the mean a,
+            y = (x - a) k + ((a - m) k + bias), so that x is not read once more.
     """
 
     def body(x: str, rank: int, y: str | None) -> str:
@@ -240,11 +341,17 @@ def emit_two_pass(ops: OnnxOps, *, over_batch: bool) -> None:
                 value = ops.reduce_mean(value, spatial)
             return ops.reduce_mean(value, [0]) if over_batch else value
 
-        centred = ops.op("Sub", x, mean(x))
+        own_mean = mean(x)
+        centred = ops.op("Sub", x, own_mean)
         var = mean(ops.op("Mul", centred, centred))
+        if blend is not None:
+            used_mean, var = blend(x, own_mean, var, rank)
         std = ops.op("Sqrt", ops.op("Add", var, ops.eps_constant(compute_dtype(ops))))
         k = ops.op("Div", along_channels(ops, ops.scale, ops.param_dtype, rank), std)
         scaled = ops.op("Mul", centred, k)
-        return ops.op("Add", scaled, along_channels(ops, ops.bias, ops.param_dtype, rank), output=y)
+        bias = along_channels(ops, ops.bias, ops.param_dtype, rank)
+        if blend is not None:
+            bias = ops.op("Add", ops.op("Mul", ops.op("Sub", own_mean, used_mean), k), bias)
+        return ops.op("Add", scaled, bias, output=y)
 
     emit_in(compute_dtype(ops), ops, body)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from normswap.layer import Floats, NormLayer
-from normswap.norms.base import Form, Norm, OnnxOps, batch_moments, by_name, emit_in, emit_two_pass
+from normswap.layer import NormLayer
+from normswap.norms.base import Form, Norm, OnnxOps, by_name, emit_in, emit_two_pass
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel
@@ -58,14 +57,6 @@ class BatchStat(Norm):
         if layer.role == "instance":
             return "it is an InstanceNorm written with BatchNorm, so that batch statistics were never its meaning"
         return None
-
-    def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
-        """Mean and biased variance over the batch and the spatial axes."""
-        return batch_moments(x, (0, *range(2, x.ndim)))
-
-    def count(self, shape: tuple[int, ...]) -> int:
-        """Batch size times the number of spatial elements."""
-        return shape[0] * math.prod(shape[2:])
 
     def torch_kernel(self) -> Kernel:
         """See normswap.kernels."""

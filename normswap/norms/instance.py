@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from normswap.layer import Floats, NormLayer
-from normswap.norms.base import Form, Norm, OnnxOps, batch_moments, by_name, emit_two_pass
+from normswap.layer import NormLayer
+from normswap.norms.base import Form, Norm, OnnxOps, by_name, emit_two_pass, single_elements
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel
@@ -55,28 +54,8 @@ class Instance(Norm):
 
     def refuse(self, layer: NormLayer) -> str | None:
         """Refuse rank 2 and one-element maps, whose normalized value is the bias whatever the input."""
-        if layer.shape is None:
-            return None
-        if len(layer.shape) < 3:
-            return (
-                f"its input has rank {len(layer.shape)}, one value per sample and channel, "
-                "so that instance statistics would leave only the bias"
-            )
-        spatial = [dim for dim in layer.shape[2:] if isinstance(dim, int)]
-        if len(spatial) == len(layer.shape) - 2 and math.prod(spatial) == 1:
-            return (
-                "its input has one spatial element per sample and channel, "
-                "so that instance statistics would leave only the bias"
-            )
-        return None
-
-    def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
-        """Mean and biased variance over the spatial axes."""
-        return batch_moments(x, tuple(range(2, x.ndim)))
-
-    def count(self, shape: tuple[int, ...]) -> int:
-        """The number of spatial elements."""
-        return math.prod(shape[2:])
+        said = single_elements(layer)
+        return None if said is None else f"{said}, so that instance statistics would leave only the bias"
 
     def torch_kernel(self) -> Kernel:
         """See normswap.kernels."""

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from normswap.layer import Floats, NormLayer
-from normswap.norms.base import Form, Norm, OnnxOps, along_channels, by_name, compute_dtype, emit_in
+from normswap.layer import NormLayer
+from normswap.norms.base import (
+    Form,
+    Norm,
+    OnnxOps,
+    along_channels,
+    by_name,
+    compute_dtype,
+    emit_in,
+    no_stored_statistics,
+)
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel
@@ -44,26 +54,12 @@ class Population(Norm):
     meaning = "eval-mode BatchNorm"
     equals = "eval"
     trains = False
+    prior = math.inf
     forms = _FORMS
 
     def refuse(self, layer: NormLayer) -> str | None:
         """Refuse a layer without stored statistics."""
-        if layer.role == "instance":
-            return "it is an InstanceNorm written with BatchNorm; its running statistics were never its meaning"
-        if layer.role == "batch-stat":
-            return "its statistics are computed in the graph and none are stored"
-        if layer.running_mean is None or layer.running_var is None:
-            return "its running statistics are not stored in the model but computed or given at run time"
-        return None
-
-    def moments(self, x: Floats, layer: NormLayer) -> tuple[Floats, Floats]:
-        """The stored running mean and variance."""
-        assert layer.running_mean is not None and layer.running_var is not None, "refused otherwise"
-        return layer.per_channel(layer.running_mean, x.ndim), layer.per_channel(layer.running_var, x.ndim)
-
-    def count(self, shape: tuple[int, ...]) -> int:
-        """0: nothing is estimated."""
-        return 0
+        return no_stored_statistics(layer)
 
     def torch_kernel(self) -> Kernel:
         """See normswap.kernels."""

@@ -86,10 +86,25 @@ class _Cutter:
 
         ONNX Runtime leaves out a Cast of constants to half precision that it casts back, even unoptimized.
         """
-        value = constant(scope, name) if node.op_type == "Cast" else None
+        value = constant(scope, name) if node.op_type == "Cast" and not self._is_cut(scope, node) else None
         if value is not None:
             self._define(scope, name, None, onnx.numpy_helper.from_array(value, name))
         return value is not None
+
+    def _is_cut(self, scope: Scope, node: onnx.NodeProto) -> bool:
+        """Whether the computation of a node's inputs is cut somewhere, so that a constant is none any more."""
+        pending = [(scope, read) for read in node.input if read]
+        seen: set[tuple[int, str]] = set()
+        while pending:
+            place, name = pending.pop()
+            found = place.resolve(name)
+            key = (id(found.scope), found.name)
+            if key in self.stops:
+                return True
+            if key not in seen and found.node is not None:
+                seen.add(key)
+                pending += [(found.scope, read) for read in found.node.input if read]
+        return False
 
     def _name(self, scope: Scope, name: str) -> str:
         if not name:

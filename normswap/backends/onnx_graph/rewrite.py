@@ -99,12 +99,16 @@ class _Emitter:
     def eps_constant(self, dtype: str) -> str:
         """Add a scalar constant that holds eps."""
         if self._epsilon is None or not self._epsilon.ref_attr_name:
-            return self._constant(np.asarray(self._eps, dtype))
+            return self.number(self._eps, dtype)
         name = self.op("Constant")
         given = self.nodes[-1].attribute.add()
         given.CopyFrom(self._epsilon)
         given.name = "value_float"
         return self.cast(name, "float32", dtype)
+
+    def number(self, value: float, dtype: str) -> str:
+        """Add a scalar constant."""
+        return self._constant(np.asarray(value, dtype))
 
     def ints(self, values: list[int]) -> str:
         """Add a one-dimensional int64 constant."""
@@ -213,6 +217,7 @@ def _record(converted: OnnxModel, source: OnnxModel, plan: Plan, version: str) -
     entry = {
         "version": version,
         "to": plan.norm.name,
+        **plan.norm.parameters,
         "source_sha256": source.sha256(),
         "layers": [layer.name for layer in plan.layers],
     }

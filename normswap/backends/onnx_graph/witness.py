@@ -1,12 +1,15 @@
 """Third witness: the original model under the target's stated meaning, computed by native train-mode kernels.
 
 Each planned BatchNormalization stays where it is, with its own inputs, and is switched to the mode that the
-target stands for. For ``instance`` each sample becomes a group of channels of its own, (N, C, L) ->
-(1, N * C, L), which is train-mode BatchNorm fed sample by sample. No operator of the rewrite is used.
+target stands for. For statistics of each sample, samples become groups of channels of their own, (N, C, L) ->
+(1, N * C, L), which is train-mode BatchNorm fed sample by sample. Where stored statistics count beside these, the
+native train-mode kernel gives the ones and the native eval-mode kernel takes what they are blended to. No operator
+of the rewrite is used.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -104,18 +107,21 @@ def _switched(site: Site, norm: Norm, noise: float, seed: int) -> list[onnx.Node
     if noise:
         wobble = nodes.cast(_random(nodes, site, flat, size, seed), compute)
         flat = nodes.op("Mul", flat, nodes.op("Add", wobble, nodes.constant([1.0], compute)))
-    if not norm.trains:
+    if math.isinf(norm.prior):
         y = _frozen(nodes, site, flat, scale, bias, mean, var, compute)
-    elif not norm.by_sample:
-        y = _trained(nodes, site, flat, scale, bias, compute, size, seed)
     else:
         shape = nodes.op("Shape", flat)
-        batch = nodes.op("Gather", shape, nodes.constant([0], np.int64))
-        length = nodes.op("Gather", shape, nodes.constant([2], np.int64))
-        folded = nodes.op("Concat", nodes.constant([1, -1], np.int64), length, axis=0)
-        scale, bias = (nodes.op("Tile", parameter, batch) for parameter in (scale, bias))
-        flat = nodes.op("Reshape", flat, folded)
-        y = _trained(nodes, site, flat, scale, bias, compute, size, seed)
+        samples = nodes.op("Gather", shape, nodes.constant([0], np.int64))
+        if norm.by_sample:
+            length = nodes.op("Gather", shape, nodes.constant([2], np.int64))
+            folded = nodes.op("Concat", nodes.constant([1, -1], np.int64), length, axis=0)
+            scale, bias, mean, var = (nodes.op("Tile", parameter, samples) for parameter in (scale, bias, mean, var))
+            flat = nodes.op("Reshape", flat, folded)
+            samples = nodes.constant([1], np.int64)
+        if norm.trains:
+            y = _trained(nodes, site, flat, scale, bias, compute, size, seed)
+        else:
+            y = _blended(nodes, site, flat, scale, bias, mean, var, samples, norm.prior, compute, size, seed)
     nodes.cast(nodes.op("Reshape", y, nodes.op("Shape", x)), site.layer.dtype, output=node.output[0])
     return nodes.list
 
@@ -130,7 +136,54 @@ def _trained(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: 
     nodes.list[-1].name = f"{site.layer.name}/witness"
     if not size:
         return y
-    variance = f"{_train_node(nodes, site, x, scale, bias, compute, 0.0)}/var"  # momentum=0: that of the batch
+    _, variance = _own_statistics(nodes, site, x, scale, bias, compute)
+    return _wobbled(nodes, site, x, y, scale, variance, compute, size, seed)
+
+
+def _blended(
+    nodes: _Nodes,
+    site: Site,
+    x: str,
+    scale: str,
+    bias: str,
+    stored_mean: str,
+    stored_var: str,
+    samples: str,
+    prior: float,
+    compute: str,
+    size: float,
+    seed: int,
+) -> str:
+    """Add BatchNormalization in eval mode, its statistics blended of those that train mode finds and stored ones.
+
+    By elementary operators: momentum, by which the running outputs are such a blend already, is a float32 attribute,
+    which knows no batch size and is too coarse for float64.
+    """
+    counted, prior_counted = nodes.cast(samples, compute), nodes.constant([prior], compute)
+    total = nodes.op("Add", counted, prior_counted)
+
+    def blended(own: str, stored: str) -> str:
+        summed = nodes.op("Add", nodes.op("Mul", own, counted), nodes.op("Mul", stored, prior_counted))
+        return nodes.op("Div", summed, total)
+
+    own_mean, own_var = _own_statistics(nodes, site, x, scale, bias, compute)
+    mean, variance = blended(own_mean, stored_mean), blended(own_var, stored_var)
+    y = nodes.op("BatchNormalization", x, scale, bias, mean, variance, name=f"{site.layer.name}/witness")
+    if (epsilon := epsilon_of(site.node)) is not None:
+        nodes.list[-1].attribute.append(epsilon)
+    return _wobbled(nodes, site, x, y, scale, variance, compute, size, seed) if size else y
+
+
+def _own_statistics(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: str) -> tuple[str, str]:
+    """Add what train mode takes for the mean and the variance of x: with momentum=0 its running outputs."""
+    y = _train_node(nodes, site, x, scale, bias, compute, 0.0)
+    return f"{y}/mean", f"{y}/var"
+
+
+def _wobbled(
+    nodes: _Nodes, site: Site, x: str, y: str, scale: str, variance: str, compute: str, size: float, seed: int
+) -> str:
+    """Add what a kernel of its own may be off by."""
     column = nodes.constant([-1, 1], np.int64)
     std = nodes.op("Sqrt", nodes.op("Add", variance, _epsilon(nodes, site, compute)))
     gain = nodes.op("Reshape", nodes.op("Div", nodes.op("Abs", scale), std), column)

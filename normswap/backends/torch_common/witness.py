@@ -1,7 +1,8 @@
-"""Third witness, the torch half: one BatchNorm under a target's stated meaning, by native train-mode kernels."""
+"""Third witness, the torch half: one BatchNorm under a target's stated meaning, by torch's own kernels."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,7 @@ from normswap.norms import Norm
 from normswap.plan import Plan
 from normswap.tolerance import UNIT_ROUNDOFF
 
-__all__ = ["native", "stated_meaning"]
+__all__ = ["blended", "native", "stated_meaning"]
 
 
 def native(
@@ -22,9 +23,10 @@ def native(
     running_var: torch.Tensor | None,
     eps: float,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the BatchNorm that a call without a module stands for: torch's own train-mode kernel.
+    """Return the BatchNorm that a call without a module stands for, by torch's own kernel.
 
-    Evaluation mode is written out instead, since its native kernel is the one that a conversion uses.
+    It is in train mode, or for a blend in evaluation mode. Evaluation mode itself is written out instead, since its
+    native kernel is the one that a conversion uses.
     """
 
     def trained(x: torch.Tensor) -> torch.Tensor:
@@ -40,7 +42,35 @@ def native(
         y = y if bias is None else y + bias.to(wide).reshape(column)
         return y.to(x.dtype)
 
-    return trained if norm.trains else frozen
+    def mixed(x: torch.Tensor) -> torch.Tensor:
+        assert running_mean is not None and running_var is not None, "the plan refuses others"
+        mean, var = blended(norm, x, running_mean, running_var)
+        scale, shift = (None if value is None else value.to(mean) for value in (weight, bias))
+        return torch.nn.functional.batch_norm(x, mean, var, scale, shift, False, 0.0, eps)
+
+    if norm.trains:
+        return trained
+    return frozen if math.isinf(norm.prior) else mixed
+
+
+def blended(
+    norm: Norm, x: torch.Tensor, running_mean: torch.Tensor, running_var: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blend stored statistics with those of a batch, or of one sample by itself, in the computing type.
+
+    Args:
+        norm: Says as how many samples the stored ones count.
+        x: What is fed at once, shape (N, C, *spatial).
+        running_mean: Stored mean, shape (C,).
+        running_var: Stored variance, shape (C,).
+    """
+    wide = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    var, mean = torch.var_mean(wide, [0, *range(2, x.ndim)], correction=0)
+    samples = len(x)
+    return (
+        (norm.prior * running_mean.to(wide) + samples * mean) / (norm.prior + samples),
+        (norm.prior * running_var.to(wide) + samples * var) / (norm.prior + samples),
+    )
 
 
 def stated_meaning(
@@ -57,7 +87,8 @@ def stated_meaning(
     Args:
         plan: Names the target.
         layer: The layer, for its weight and eps.
-        original: The BatchNorm, in train mode if the target means that, else in evaluation.
+        original: The BatchNorm with the statistics that the target means for what it is given: a batch, or for
+            some targets a sample.
         x: Its input, shape (N, C, *spatial).
         noise: Where above 0, x is multiplied by ``1 + noise * u * r``, with r in (-1, 1) and u the unit roundoff of
             its type, which is what rounding elsewhere may do; and the output gets ``noise * u * r * |x w| /
@@ -75,10 +106,9 @@ def stated_meaning(
         x = (x.cpu() * (1 + wobble().double())).to(x)
     by_sample = plan.norm.by_sample
     y = torch.cat([original(x[i : i + 1]) for i in range(len(x))]) if by_sample and len(x) else original(x)
-    if noise and plan.norm.trains and x.ndim > 1:
-        axes = list(range(2, x.ndim)) if by_sample else [0, *range(2, x.ndim)]
+    if noise and not math.isinf(plan.norm.prior) and x.ndim > 1 and x.numel():
         wide = x.cpu().double()  # which not every device has
-        var = wide.var(axes, correction=0, keepdim=True) if axes else torch.zeros_like(wide)
+        _, var = (torch.from_numpy(value) for value in plan.norm.moments(wide.numpy(), layer))
         weight = 1.0 if layer.weight is None else torch.from_numpy(layer.per_channel(layer.weight, x.ndim))
         y = (y.cpu() + wobble() * (wide * weight).abs() / (var + layer.eps).sqrt()).to(y)
     return y

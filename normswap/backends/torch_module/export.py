@@ -104,11 +104,12 @@ def _record(exported: Any, module: nn.Module) -> None:
     """Note in the file's metadata what was converted, as conversions of ONNX files do."""
     from normswap import __version__
 
-    layers: dict[str, list[str]] = {}
+    layers: dict[tuple[tuple[str, Any], ...], list[str]] = {}
     for path, inner in module.named_modules():
         if isinstance(inner, SwappedNorm):
-            layers.setdefault(inner.norm.name, []).append(path)
-    entries = [{"version": __version__, "to": to, "layers": names} for to, names in layers.items()]
+            target = {"to": inner.norm.name, **inner.norm.parameters}
+            layers.setdefault(tuple(target.items()), []).append(path)
+    entries = [{"version": __version__, **dict(target), "layers": names} for target, names in layers.items()]
     exported.metadata_props["normswap"] = json.dumps(entries)
 
 

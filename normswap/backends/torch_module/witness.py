@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 from torch import fx, nn
 
 from normswap.backends.torch_common.calls import read_call
-from normswap.backends.torch_common.witness import native, stated_meaning
+from normswap.backends.torch_common.witness import blended, native, stated_meaning
 from normswap.backends.torch_module.find import sites
 from normswap.backends.torch_module.model import ModuleModel, copied
 from normswap.layer import NormLayer
+from normswap.nn import layout_of
 from normswap.plan import Plan
 
 __all__ = ["witness"]
@@ -62,6 +64,8 @@ class _Witness(nn.Module):
         super().__init__()
         self.original = original
         original.training = plan.norm.trains  # its own flag alone: what it holds beside keeps its mode
+        if not plan.norm.trains and not math.isinf(plan.norm.prior):
+            original.register_forward_pre_hook(self._blend)  # the last one, given what the others make of x
         self._told = (plan, layer, noise, seed, calls)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -69,6 +73,22 @@ class _Witness(nn.Module):
         calls[layer.name] += 1
         seed += 7919 * calls[layer.name]  # a prime: calls of one layer draw other noise than the layers after it
         return stated_meaning(plan, layer, self.original, x, noise=noise, seed=seed)
+
+    def _blend(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Put the statistics of a blend in place of the module's own, until it has run."""
+        layout = layout_of(module)
+        assert layout is not None, "the plan blocks others"
+        stored = [getattr(module, name) for name in (layout.running_mean, layout.running_var)]
+        kept = [value.clone() for value in stored]
+
+        def put_back(*_: Any) -> None:
+            for value, own in zip(stored, kept, strict=True):
+                value.copy_(own)
+            handle.remove()
+
+        handle = module.register_forward_hook(put_back, prepend=True, always_call=True)
+        for value, mixed in zip(stored, blended(self._told[0].norm, args[0], *kept), strict=True):
+            value.copy_(mixed)
 
     def __getattr__(self, name: str) -> Any:
         try:
