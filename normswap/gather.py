@@ -15,21 +15,23 @@ in turn, one for each mode:
 
 from __future__ import annotations
 
+import glob
 import operator
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from normswap.backends import Gatherer, backend_for
-from normswap.errors import CannotRunError, SelectionError
+from normswap.backends import Backend, Feed, Gatherer, backend_for
+from normswap.errors import CannotRunError, SelectionError, UnsupportedModelError
 from normswap.layer import Array, NormLayer
 from normswap.moments import Moments
 from normswap.norms import NORMS
-from normswap.plan import Plan, make_plan, nearest
+from normswap.plan import make_plan, nearest
 from normswap.report import Progress
 
-__all__ = ["MODES", "Gathering", "gather"]
+__all__ = ["MODES", "Gathering", "gather", "gathering_backend"]
 
 MODES = {  # how the layers normalize while statistics are gathered -> the target that says so
     "eval": "population",
@@ -48,10 +50,12 @@ class Gathering:
         model: Path of an .onnx file, an onnx.ModelProto, an nn.Module, or a backend's model; never changed.
         mode: A key of MODES.
         layers: Names of the layers to look at; all that normalize activations if None.
+        switch: Names of the layers that are switched to the mode, the others keeping their own; all if None.
 
     Attributes:
         layers: The layers that are looked at, as ``find`` gives them; known before the first batch.
-        moments: By the layer's name, of those that ran. An interrupted ``add`` leaves it as it was.
+        moments: By the layer's name, of those that ran, in the order in which they ran first. An interrupted ``add``
+            leaves it as it was.
         batches: How many batches were taken.
         unobserved: Why a layer's input cannot be seen, by its name; known after the first batch.
         left: Why a layer does not take the mode and keeps its own, by its name; known after the first batch.
@@ -63,11 +67,19 @@ class Gathering:
         UnsupportedModelError: If the inputs of such a model's layers cannot be seen at all.
     """
 
-    def __init__(self, model: Any, mode: str = "eval", *, layers: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        mode: str = "eval",
+        *,
+        layers: Sequence[str] | None = None,
+        switch: Sequence[str] | None = None,
+    ) -> None:
         if mode not in MODES:
             raise SelectionError(f"unknown mode {mode!r}{nearest(mode, MODES)}; known are {', '.join(MODES)}")
         self.mode = mode
-        self._backend = backend_for(model)
+        self._switch = switch
+        self._backend = gathering_backend(model)
         self._model = self._backend.prepare(self._backend.load(model))
         found = {layer.name: layer for layer in self._backend.find(self._model)}
         for name in layers or ():
@@ -99,17 +111,42 @@ class Gathering:
         gatherer = self._gatherer = self._gatherer or self._made(arrays)
         run, seen = gatherer(arrays)
         merged = dict(self.moments)
-        for layer in self.layers:
+        eps = {layer.name: layer.eps for layer in self.layers}
+        for name, calls in seen.items():
             parts = [
-                Moments.of_samples(found.mean, found.var, elements=found.elements, eps=layer.eps)
-                for found in seen.get(layer.name, ())
+                Moments.of_samples(found.mean, found.var, elements=found.elements, eps=eps[name]) for found in calls
             ]
-            if parts:
-                earlier = (merged[layer.name],) if layer.name in merged else ()
-                merged[layer.name] = Moments.merged((*earlier, *parts))
+            merged[name] = Moments.merged([merged[name], *parts] if name in merged else parts)
         self.moments, self.batches = merged, self.batches + 1  # last, so that an interrupt loses one batch at most
         self.notes = tuple(dict.fromkeys((*self.notes, *run.notes)))
         return dict(run.outputs)
+
+    def add_all(
+        self,
+        batches: Iterable[Any],
+        *,
+        each: Callable[[Mapping[str, Array]], object] | None = None,
+        stage: str = "",
+        progress: Progress | None = None,
+    ) -> None:
+        """Add batch after batch.
+
+        Args:
+            batches: What ``add`` takes, each.
+            each: Called with the outputs of every batch.
+            stage: What progress calls it.
+            progress: Called with (stage, done, total); the total is 0 where ``batches`` has no length.
+
+        Raises:
+            CannotRunError: If a batch does not fit, or the model does not run on it.
+        """
+        total = operator.length_hint(batches, 0)
+        for number, batch in enumerate(batches):
+            if progress is not None:
+                progress(stage or f"gathering statistics ({self.mode})", number, total)
+            outputs = self.add(batch)
+            if each is not None:
+                each(outputs)
 
     @property
     def unreached(self) -> tuple[str, ...]:
@@ -119,18 +156,15 @@ class Gathering:
         )
 
     def _made(self, arrays: Mapping[str, Any]) -> Gatherer:
-        from normswap.backends import Feed
-
         model = self._backend.observe(self._model, lambda _: [Feed(arrays, "the first batch")], given=True)
-        planned = self._planned(self._backend.find(model))
+        # Names are given to make_plan as globs.
+        only = None if self._switch is None else list(map(glob.escape, self._switch))
+        planned = make_plan(NORMS[MODES[self.mode]], () if only == [] else self._backend.find(model), only=only or ())
         gatherer = self._backend.Gatherer(model, planned, [layer.name for layer in self.layers])
         self.unobserved = dict(gatherer.unobserved)
         self.notes = (*self.notes, *self._backend.notes(model))
         self.left = {refusal.layer.name: refusal.reason for refusal in planned.refusals}
         return gatherer
-
-    def _planned(self, layers: Sequence[NormLayer]) -> Plan:
-        return make_plan(NORMS[MODES[self.mode]], layers)
 
     def _fitted(self, batch: Any) -> Mapping[str, Any]:
         """Bind a batch to the model's inputs."""
@@ -195,14 +229,25 @@ def gather(
         4
     """
     gathering = Gathering(model, mode, layers=layers)
-    total = operator.length_hint(batches, 0)
-    for number, batch in enumerate(batches):
-        if progress is not None:
-            progress(f"gathering statistics ({mode})", number, total)
-        outputs = gathering.add(batch)
-        if each is not None:
-            each(outputs)
+    gathering.add_all(batches, each=each, progress=progress)
     return gathering
+
+
+def gathering_backend(model: Any) -> Backend:
+    """Return the backend of a model whose layers can be looked into.
+
+    Raises:
+        ModelReadError: If no backend takes it.
+        UnsupportedModelError: If they cannot.
+    """
+    backend = backend_for(model)
+    if not backend.GATHERS:
+        named = os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
+        raise UnsupportedModelError(
+            f"{named}: the inputs of an exported program's layers are not looked into; "
+            "give the nn.Module that it was made from, or an .onnx export"
+        )
+    return backend
 
 
 def _array(value: Any) -> Array:

@@ -12,7 +12,7 @@ from normswap.layer import NormLayer
 from normswap.norms import NORMS, Norm
 from normswap.norms.base import Form
 
-__all__ = ["Choice", "Kept", "Plan", "Refusal", "make_plan", "nearest", "target_named"]
+__all__ = ["Choice", "Kept", "Plan", "Refusal", "make_plan", "nearest", "raise_for_idle_globs", "target_named"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def make_plan(
         SelectionError: If a glob matches no layer.
     """
     layers = tuple(layers)
-    _raise_for_idle_globs((*only, *skip), [layer.name for layer in layers])
+    raise_for_idle_globs((*only, *skip), [layer.name for layer in layers])
     chosen: list[NormLayer] = []
     kept: list[Kept] = []
     refusals: list[Refusal] = []
@@ -152,7 +152,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; the nearest is {close[0]!r}" if close else ""
 
 
-def _raise_for_idle_globs(globs: Iterable[str], names: Sequence[str]) -> None:
+def raise_for_idle_globs(globs: Iterable[str], names: Sequence[str]) -> None:
+    """Raise SelectionError if a glob matches none of the layers' names."""
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in names):
             raise SelectionError(

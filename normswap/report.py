@@ -21,6 +21,7 @@ __all__ = [
     "counted",
     "described",
     "grouped",
+    "recalibration_checks",
     "spelled_forms",
     "structure_checks",
     "summary",
@@ -252,6 +253,16 @@ def structure_checks(name: str, differences: Sequence[str], compared: str, layer
     if differences:
         return [Check("structure", name, ok=False, detail=difference) for difference in differences]
     said = f"{compared} outside the {counted(layers, 'converted layer')} are identical{more}"
+    return [Check("structure", name, ok=True, detail=said)]
+
+
+def recalibration_checks(
+    name: str, differences: Sequence[str], compared: str, layers: int, more: str = ""
+) -> list[Check]:
+    """Return what shows that a recalibration changed nothing but statistics; arguments as of ``structure_checks``."""
+    if differences:
+        return [Check("structure", name, ok=False, detail=difference) for difference in differences]
+    said = f"nothing but the statistics of {counted(layers, 'layer')} changed: {compared} are identical{more}"
     return [Check("structure", name, ok=True, detail=said)]
 
 

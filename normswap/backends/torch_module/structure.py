@@ -18,7 +18,7 @@ from torch import fx, nn
 from torch.nn.modules.module import _WrappedHook
 
 from normswap.backends.torch_common.graphs import compare_graphs
-from normswap.backends.torch_common.tensors import NO_PARAMETER, tensor_difference
+from normswap.backends.torch_common.tensors import NO_PARAMETER, form_difference, tensor_difference
 from normswap.backends.torch_module.model import OF_GRAPHS
 
 __all__ = ["Structure", "compare_structure"]
@@ -48,7 +48,11 @@ class Structure:
 
 
 def compare_structure(
-    before: nn.Module, after: nn.Module, planned: Mapping[str, str], nodes: Mapping[str, Mapping[str, str]]
+    before: nn.Module,
+    after: nn.Module,
+    planned: Mapping[str, str],
+    nodes: Mapping[str, Mapping[str, str]],
+    free: frozenset[str] = frozenset(),
 ) -> Structure:
     """Compare two modules outside the planned layers.
 
@@ -57,6 +61,7 @@ def compare_structure(
         after: What is claimed to be its conversion.
         planned: By the path of a replaced module, its layer's name.
         nodes: By the path of a GraphModule, the names of replaced nodes and of their layers.
+        free: Names of buffers, paths included, that may have other values, of the same shape and type.
     """
     result = Structure()
     old = dict(before.named_modules(remove_duplicate=False))
@@ -82,7 +87,7 @@ def compare_structure(
             result.differences += _of_layer(planned[path], module, new[path])
             continue
         result.modules += 1
-        result.differences += _of_module(path, module, new[path], result, nodes.get(path, {}), attributes)
+        result.differences += _of_module(path, module, new[path], result, nodes.get(path, {}), attributes, free)
     result.differences += _of_sharing(old, new, {path for path in old if is_inside(path)})
     return result
 
@@ -98,7 +103,13 @@ def _of_layer(name: str, old: nn.Module, new: nn.Module) -> Iterator[str]:
 
 
 def _of_module(
-    path: str, old: nn.Module, new: nn.Module, result: Structure, nodes: Mapping[str, str], attributes: _Attributes
+    path: str,
+    old: nn.Module,
+    new: nn.Module,
+    result: Structure,
+    nodes: Mapping[str, str],
+    attributes: _Attributes,
+    free: frozenset[str],
 ) -> Iterator[str]:
     label = f"module {path}" if path else "the model"
     if type(old) is not type(new) and not (isinstance(old, fx.GraphModule) and isinstance(new, fx.GraphModule)):
@@ -115,7 +126,8 @@ def _of_module(
         if list(mine) != list(theirs):
             yield f"{kind.strip('_')} of {label} are {', '.join(theirs) or 'none'}, were {', '.join(mine) or 'none'}"
         for name in mine.keys() & theirs.keys():
-            difference = _of_tensors(mine[name], theirs[name], result)
+            values = f"{path}{'.' * bool(path)}{name}" not in free
+            difference = _of_tensors(mine[name], theirs[name], result, values=values)
             if difference and not (scripted and difference == NO_PARAMETER):  # which copies of TorchScript have not
                 yield f"{path}{'.' * bool(path)}{name} {difference}"
     ignored = OF_GRAPHS if isinstance(old, fx.GraphModule) else set()
@@ -137,9 +149,11 @@ def _of_module(
             yield f"attribute {name} of {label} differs"
 
 
-def _of_tensors(old: torch.Tensor | None, new: torch.Tensor | None, result: Structure) -> str:
+def _of_tensors(old: torch.Tensor | None, new: torch.Tensor | None, result: Structure, *, values: bool = True) -> str:
     if old is None or new is None:
         return "" if old is new else f"is {'none' if new is None else 'new'}"
+    if not values:
+        return form_difference(old, new)
     result.tensors += 1
     if nn.parameter.is_lazy(old) or nn.parameter.is_lazy(new):
         return "" if type(old) is type(new) else "is materialized on one side only"
