@@ -294,7 +294,7 @@ def recalibrate_with(
     found = {layer.name: layer for layer in backend.find(after)}
     checks = [
         *backend.compare_recalibrated(before, after, list(moments)),
-        *(check for name in moments for check in _stored(found[name], statistics[name])),
+        *(check for name in moments for check in _stored(name, found.get(name), statistics[name])),
     ]
     old = {layer.name: layer for layer in chosen.layers}
     result = Recalibration(
@@ -352,15 +352,14 @@ def _raise_for_what_is_no_number(layer: NormLayer, word: str, value: Floats, sto
     raise CannotRunError(f"{layer.name}: its new {word} {why} ({of})")
 
 
-def _stored(layer: NormLayer, statistics: tuple[Floats, Floats]) -> list[Check]:
+def _stored(name: str, layer: NormLayer | None, statistics: tuple[Floats, Floats]) -> list[Check]:
     """Hold what a layer normalizes with now to what was computed for it, bit for bit in its element type."""
     checks = []
-    for word, stored, value in zip(
-        ("mean", "variance"), (layer.running_mean, layer.running_var), statistics, strict=True
-    ):
+    found = (None, None) if layer is None else (layer.running_mean, layer.running_var)
+    for word, stored, value in zip(("mean", "variance"), found, statistics, strict=True):
         same = stored is not None and stored.tobytes() == value.astype(stored.dtype).tobytes()
         said = "is" if same else "is not"
-        checks.append(Check("structure", layer.name, same, detail=f"{layer.name}: its {word} {said} what was computed"))
+        checks.append(Check("structure", name, same, detail=f"{name}: its {word} {said} what was computed"))
     return checks
 
 
