@@ -19,11 +19,12 @@ import glob
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from normswap.backends import Backend, Feed, Gatherer, backend_for
+from normswap.backends import Backend, Feed, Gatherer, SampleStatistics, backend_for
 from normswap.errors import CannotRunError, SelectionError, UnsupportedModelError
 from normswap.layer import Array, NormLayer
 from normswap.moments import Moments
@@ -38,6 +39,9 @@ MODES = {  # how the layers normalize while statistics are gathered -> the targe
     "instance": "instance",
     "batch-stat": "batch-stat",
 }
+
+_Statistics: TypeAlias = Mapping[str, Sequence[SampleStatistics]]  # of one batch
+_MERGED_TOGETHER = 64  # samples, whose statistics are kept apart until then
 
 
 class Gathering:
@@ -54,8 +58,6 @@ class Gathering:
 
     Attributes:
         layers: The layers that are looked at, as ``find`` gives them; known before the first batch.
-        moments: By the layer's name, of those that ran, in the order in which they ran first. An interrupted ``add``
-            leaves it as it was.
         batches: How many batches were taken.
         unobserved: Why a layer's input cannot be seen, by its name; known after the first batch.
         left: Why a layer does not take the mode and keeps its own, by its name; known after the first batch.
@@ -89,11 +91,12 @@ class Gathering:
                 )
         wanted = [name for name, layer in found.items() if layer.role != "weight"] if layers is None else layers
         self.layers: tuple[NormLayer, ...] = tuple(found[name] for name in wanted)
-        self.moments: dict[str, Moments] = {}
         self.batches = 0
         self.unobserved: dict[str, str] = {}
         self.left: dict[str, str] = {}
         self.notes: tuple[str, ...] = ()
+        # What is merged, what is not yet, and how many samples those are.
+        self._seen: tuple[dict[str, Moments], tuple[_Statistics, ...], int] = {}, (), 0
         self._gatherer: Gatherer | None = None
         self._taken: int | None = None  # how many arrays of a tuple the model takes
 
@@ -110,16 +113,19 @@ class Gathering:
         arrays = self._fitted(batch)
         gatherer = self._gatherer = self._gatherer or self._made(arrays)
         run, seen = gatherer(arrays)
-        merged = dict(self.moments)
-        eps = {layer.name: layer.eps for layer in self.layers}
-        for name, calls in seen.items():
-            parts = [
-                Moments.of_samples(found.mean, found.var, elements=found.elements, eps=eps[name]) for found in calls
-            ]
-            merged[name] = Moments.merged([merged[name], *parts] if name in merged else parts)
-        self.moments, self.batches = merged, self.batches + 1  # last, so that an interrupt loses one batch at most
+        merged, waiting, samples = self._seen
+        # In one step, so that an interrupt loses one batch at most.
+        self._seen = merged, (*waiting, seen), samples + _samples_of(seen)
+        self.batches += 1
+        if self._seen[2] >= _MERGED_TOGETHER:
+            self._merge()
         self.notes = tuple(dict.fromkeys((*self.notes, *run.notes)))
         return dict(run.outputs)
+
+    @property
+    def moments(self) -> dict[str, Moments]:
+        """Moments by the layer's name, of those that ran, in the order in which they ran first."""
+        return dict(self._merge())
 
     def add_all(
         self,
@@ -154,6 +160,26 @@ class Gathering:
         return tuple(
             layer.name for layer in self.layers if layer.name not in self.moments and layer.name not in self.unobserved
         )
+
+    def _merge(self) -> dict[str, Moments]:
+        """Merge what has not been merged yet: that of small batches together, since each merge has a price."""
+        merged, waiting = dict(self._seen[0]), self._seen[1]
+        eps = {layer.name: layer.eps for layer in self.layers}
+        for name in dict.fromkeys(name for seen in waiting for name in seen):
+            calls = [call for seen in waiting for call in seen.get(name, ())]
+            parts = [
+                Moments.of_samples(
+                    np.concatenate([call.mean for call in alike]),
+                    np.concatenate([call.var for call in alike]),
+                    elements=elements,
+                    eps=eps[name],
+                )
+                for elements, group in groupby(calls, key=lambda call: call.elements)
+                for alike in [list(group)]
+            ]
+            merged[name] = Moments.merged([merged[name], *parts] if name in merged else parts)
+        self._seen = merged, (), 0
+        return merged
 
     def _made(self, arrays: Mapping[str, Any]) -> Gatherer:
         model = self._backend.observe(self._model, lambda _: [Feed(arrays, "the first batch")], given=True)
@@ -194,6 +220,11 @@ class Gathering:
         if isinstance(batch, Mapping) and all(isinstance(value, np.ndarray) for value in batch.values()):
             return self._backend.fit(self._model, batch)
         return self._backend.feeds(self._model, batch, {}, 0)[0].arrays
+
+
+def _samples_of(seen: _Statistics) -> int:
+    """The most samples that a layer has in what one batch gave."""
+    return max((sum(len(call.mean) for call in calls) for calls in seen.values()), default=0)
 
 
 def gather(

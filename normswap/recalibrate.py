@@ -178,15 +178,12 @@ def selection(
     if not chosen.layers:
         said = "".join(f": {name}: {why}" for name, why in list(left.items())[:1])
         raise NothingToConvertError(f"none of {len(layers)} BatchNorm layers can be recalibrated{said}")
+    bodies = {layer.body: layer.name for layer in chosen.layers if layer.body}
     for layer in layers:
-        if (
-            layer.body
-            and layer.name in left
-            and (twin := next((x for x in chosen.layers if x.body == layer.body), None))
-        ):
+        if layer.name in left and layer.body in bodies:
             raise SelectionError(
-                f"{twin.name}: it is the same layer as {layer.name}, which is to stay as it is ({left[layer.name]}); "
-                "select both or none"
+                f"{bodies[layer.body]}: it is the same layer as {layer.name}, which is to stay as it is "
+                f"({left[layer.name]}); select both or none"
             )
     return chosen
 
