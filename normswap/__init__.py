@@ -19,6 +19,8 @@ from normswap.errors import (
 from normswap.layer import NormLayer
 from normswap.norms import NORMS, Norm
 from normswap.plan import Kept, Plan, Refusal
+from normswap.recalibrate import recalibrate
+from normswap.recalibration import Moved, Recalibration
 from normswap.report import Check, Report
 from normswap.tolerance import Tolerance
 
@@ -31,11 +33,13 @@ __all__ = [
     "Kept",
     "ModelReadError",
     "ModelWriteError",
+    "Moved",
     "Norm",
     "NormLayer",
     "NormswapError",
     "NothingToConvertError",
     "Plan",
+    "Recalibration",
     "Refusal",
     "RefusedLayersError",
     "Report",
@@ -49,6 +53,7 @@ __all__ = [
     "convert_state_dict",
     "find",
     "plan",
+    "recalibrate",
     "save",
     "verify",
 ]

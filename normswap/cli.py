@@ -25,7 +25,7 @@ from normswap.guard import exit_guarded
 from normswap.listing import inspection, listing
 from normswap.norms import NORMS
 from normswap.norms.blend import OVER, Over
-from normswap.outcome import EQUAL, TROUBLE, Outcome, worst
+from normswap.outcome import DIFFERENT, EQUAL, TROUBLE, Outcome, worst
 from normswap.pairs import (
     Pair,
     is_checkpoint,
@@ -413,6 +413,59 @@ def verify(
     return worst(outcomes)
 
 
+@command.command()
+@click.argument("model", type=click.Path())
+@click.argument("shards", type=click.Path(), nargs=-1, metavar="[SHARD.npz]...")
+@click.option("--inputs", type=click.Path(), metavar="DATA", help="What the statistics are gathered from: .npz, .npy.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@_options("weights")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples in each batch, as in training.")
+@click.option("--momentum", type=float, help="Share of the new statistics; without it they replace the old.")
+@click.option("--sequential", is_flag=True, help="Layer by layer, as in eval mode: one pass for each layer.")
+@click.option("--only", multiple=True, metavar="GLOB", help="Layers to recalibrate; repeatable.")
+@click.option("--skip", multiple=True, metavar="GLOB", help="Layers to leave; repeatable.")
+@click.option("--shard", metavar="I/N", help="Take every N-th batch, and write moments (.npz) that --merge takes.")
+@click.option("--merge", is_flag=True, help="Finish with the moments of all shards, given after MODEL.")
+@_options("json")
+def recalibrate(
+    model: str,
+    shards: tuple[str, ...],
+    inputs: str | None,
+    output: str,
+    force: bool,
+    weights: str | None,
+    as_json: bool,
+    shard: str | None,
+    merge: bool,
+    **options: Any,
+) -> int:
+    """Give the BatchNorm layers of MODEL new running statistics, those of DATA, and change nothing else.
+
+    MODEL is an .onnx file or package.module:factory, of which the weights are written (.pth, .safetensors). Under
+    torchrun each process takes its share of the batches; with --shard, runs that know nothing of each other do.
+    """
+    from normswap import recalibration_runs as runs
+    from normswap.processes import process_group, rank_and_size
+
+    asked = runs.Asked(model, output, weights, inputs, shards=shards, shard=shard, merge=merge, force=force, **options)
+    with process_group():
+        first = rank_and_size()[0] == 0
+        with _prints_aside(), _Progress() as progress:
+            done = runs.carried_out(asked, progress if first else None)
+        if not first:
+            return EQUAL if done.ok else DIFFERENT
+    if as_json:
+        click.echo(json.dumps(done.to_dict(), indent=2))
+    else:
+        for line in done.to_text().splitlines():
+            style = next((style for word, style in _STYLES.items() if line.startswith(word)), None)
+            click.secho(line, **style) if style and _is_terminal(sys.stdout) else click.echo(line)
+        if done.written:
+            click.echo(f"wrote {done.written}")
+    return EQUAL if done.ok else DIFFERENT
+
+
 def _names_one_pair(context: click.Context) -> bool:
     """Whether a command names two models, and not a settings file; what goes with the other alone is refused."""
     given = {
@@ -489,8 +542,8 @@ class _Progress:
 
             self._bar = Progress(console=Console(stderr=True), transient=True)
             self._bar.start()
-            self._task = self._bar.add_task(stage, total=total)
-        self._bar.update(self._task, description=stage, completed=done, total=total)
+            self._task = self._bar.add_task(stage, total=total or None)
+        self._bar.update(self._task, description=stage, completed=done, total=total or None)
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:

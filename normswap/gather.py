@@ -15,27 +15,33 @@ in turn, one for each mode:
 
 from __future__ import annotations
 
+import glob
 import operator
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from normswap.backends import Gatherer, backend_for
-from normswap.errors import CannotRunError, SelectionError
+from normswap.backends import Backend, Feed, Gatherer, SampleStatistics, backend_for
+from normswap.errors import CannotRunError, SelectionError, UnsupportedModelError
 from normswap.layer import Array, NormLayer
 from normswap.moments import Moments
 from normswap.norms import NORMS
-from normswap.plan import Plan, make_plan, nearest
+from normswap.plan import make_plan, nearest
 from normswap.report import Progress
 
-__all__ = ["MODES", "Gathering", "gather"]
+__all__ = ["MODES", "Gathering", "gather", "gathering_backend"]
 
 MODES = {  # how the layers normalize while statistics are gathered -> the target that says so
     "eval": "population",
     "instance": "instance",
     "batch-stat": "batch-stat",
 }
+
+_Statistics: TypeAlias = Mapping[str, Sequence[SampleStatistics]]  # of one batch
+_MERGED_TOGETHER = 64  # samples, whose statistics are kept apart until then
 
 
 class Gathering:
@@ -48,10 +54,10 @@ class Gathering:
         model: Path of an .onnx file, an onnx.ModelProto, an nn.Module, or a backend's model; never changed.
         mode: A key of MODES.
         layers: Names of the layers to look at; all that normalize activations if None.
+        switch: Names of the layers that are switched to the mode, the others keeping their own; all if None.
 
     Attributes:
         layers: The layers that are looked at, as ``find`` gives them; known before the first batch.
-        moments: By the layer's name, of those that ran. An interrupted ``add`` leaves it as it was.
         batches: How many batches were taken.
         unobserved: Why a layer's input cannot be seen, by its name; known after the first batch.
         left: Why a layer does not take the mode and keeps its own, by its name; known after the first batch.
@@ -63,11 +69,19 @@ class Gathering:
         UnsupportedModelError: If the inputs of such a model's layers cannot be seen at all.
     """
 
-    def __init__(self, model: Any, mode: str = "eval", *, layers: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        mode: str = "eval",
+        *,
+        layers: Sequence[str] | None = None,
+        switch: Sequence[str] | None = None,
+    ) -> None:
         if mode not in MODES:
             raise SelectionError(f"unknown mode {mode!r}{nearest(mode, MODES)}; known are {', '.join(MODES)}")
         self.mode = mode
-        self._backend = backend_for(model)
+        self._switch = switch
+        self._backend = gathering_backend(model)
         self._model = self._backend.prepare(self._backend.load(model))
         found = {layer.name: layer for layer in self._backend.find(self._model)}
         for name in layers or ():
@@ -77,11 +91,12 @@ class Gathering:
                 )
         wanted = [name for name, layer in found.items() if layer.role != "weight"] if layers is None else layers
         self.layers: tuple[NormLayer, ...] = tuple(found[name] for name in wanted)
-        self.moments: dict[str, Moments] = {}
         self.batches = 0
         self.unobserved: dict[str, str] = {}
         self.left: dict[str, str] = {}
         self.notes: tuple[str, ...] = ()
+        # What is merged, what is not yet, and how many samples those are.
+        self._seen: tuple[dict[str, Moments], tuple[_Statistics, ...], int] = {}, (), 0
         self._gatherer: Gatherer | None = None
         self._taken: int | None = None  # how many arrays of a tuple the model takes
 
@@ -98,18 +113,46 @@ class Gathering:
         arrays = self._fitted(batch)
         gatherer = self._gatherer = self._gatherer or self._made(arrays)
         run, seen = gatherer(arrays)
-        merged = dict(self.moments)
-        for layer in self.layers:
-            parts = [
-                Moments.of_samples(found.mean, found.var, elements=found.elements, eps=layer.eps)
-                for found in seen.get(layer.name, ())
-            ]
-            if parts:
-                earlier = (merged[layer.name],) if layer.name in merged else ()
-                merged[layer.name] = Moments.merged((*earlier, *parts))
-        self.moments, self.batches = merged, self.batches + 1  # last, so that an interrupt loses one batch at most
+        merged, waiting, samples = self._seen
+        # In one step, so that an interrupt loses one batch at most.
+        self._seen = merged, (*waiting, seen), samples + _samples_of(seen)
+        self.batches += 1
+        if self._seen[2] >= _MERGED_TOGETHER:
+            self._merge()
         self.notes = tuple(dict.fromkeys((*self.notes, *run.notes)))
         return dict(run.outputs)
+
+    @property
+    def moments(self) -> dict[str, Moments]:
+        """Moments by the layer's name, of those that ran, in the order in which they ran first."""
+        return dict(self._merge())
+
+    def add_all(
+        self,
+        batches: Iterable[Any],
+        *,
+        each: Callable[[Mapping[str, Array]], object] | None = None,
+        stage: str = "",
+        progress: Progress | None = None,
+    ) -> None:
+        """Add batch after batch.
+
+        Args:
+            batches: What ``add`` takes, each.
+            each: Called with the outputs of every batch.
+            stage: What progress calls it.
+            progress: Called with (stage, done, total); the total is 0 where ``batches`` has no length.
+
+        Raises:
+            CannotRunError: If a batch does not fit, or the model does not run on it.
+        """
+        total = operator.length_hint(batches, 0)
+        for number, batch in enumerate(batches):
+            if progress is not None:
+                progress(stage or f"gathering statistics ({self.mode})", number, total)
+            outputs = self.add(batch)
+            if each is not None:
+                each(outputs)
 
     @property
     def unreached(self) -> tuple[str, ...]:
@@ -118,19 +161,36 @@ class Gathering:
             layer.name for layer in self.layers if layer.name not in self.moments and layer.name not in self.unobserved
         )
 
-    def _made(self, arrays: Mapping[str, Any]) -> Gatherer:
-        from normswap.backends import Feed
+    def _merge(self) -> dict[str, Moments]:
+        """Merge what has not been merged yet: that of small batches together, since each merge has a price."""
+        merged, waiting = dict(self._seen[0]), self._seen[1]
+        eps = {layer.name: layer.eps for layer in self.layers}
+        for name in dict.fromkeys(name for seen in waiting for name in seen):
+            calls = [call for seen in waiting for call in seen.get(name, ())]
+            parts = [
+                Moments.of_samples(
+                    np.concatenate([call.mean for call in alike]),
+                    np.concatenate([call.var for call in alike]),
+                    elements=elements,
+                    eps=eps[name],
+                )
+                for elements, group in groupby(calls, key=lambda call: call.elements)
+                for alike in [list(group)]
+            ]
+            merged[name] = Moments.merged([merged[name], *parts] if name in merged else parts)
+        self._seen = merged, (), 0
+        return merged
 
+    def _made(self, arrays: Mapping[str, Any]) -> Gatherer:
         model = self._backend.observe(self._model, lambda _: [Feed(arrays, "the first batch")], given=True)
-        planned = self._planned(self._backend.find(model))
+        # Names are given to make_plan as globs.
+        only = None if self._switch is None else list(map(glob.escape, self._switch))
+        planned = make_plan(NORMS[MODES[self.mode]], () if only == [] else self._backend.find(model), only=only or ())
         gatherer = self._backend.Gatherer(model, planned, [layer.name for layer in self.layers])
         self.unobserved = dict(gatherer.unobserved)
         self.notes = (*self.notes, *self._backend.notes(model))
         self.left = {refusal.layer.name: refusal.reason for refusal in planned.refusals}
         return gatherer
-
-    def _planned(self, layers: Sequence[NormLayer]) -> Plan:
-        return make_plan(NORMS[MODES[self.mode]], layers)
 
     def _fitted(self, batch: Any) -> Mapping[str, Any]:
         """Bind a batch to the model's inputs."""
@@ -160,6 +220,11 @@ class Gathering:
         if isinstance(batch, Mapping) and all(isinstance(value, np.ndarray) for value in batch.values()):
             return self._backend.fit(self._model, batch)
         return self._backend.feeds(self._model, batch, {}, 0)[0].arrays
+
+
+def _samples_of(seen: _Statistics) -> int:
+    """The most samples that a layer has in what one batch gave."""
+    return max((sum(len(call.mean) for call in calls) for calls in seen.values()), default=0)
 
 
 def gather(
@@ -195,14 +260,25 @@ def gather(
         4
     """
     gathering = Gathering(model, mode, layers=layers)
-    total = operator.length_hint(batches, 0)
-    for number, batch in enumerate(batches):
-        if progress is not None:
-            progress(f"gathering statistics ({mode})", number, total)
-        outputs = gathering.add(batch)
-        if each is not None:
-            each(outputs)
+    gathering.add_all(batches, each=each, progress=progress)
     return gathering
+
+
+def gathering_backend(model: Any) -> Backend:
+    """Return the backend of a model whose layers can be looked into.
+
+    Raises:
+        ModelReadError: If no backend takes it.
+        UnsupportedModelError: If they cannot.
+    """
+    backend = backend_for(model)
+    if not backend.GATHERS:
+        named = os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
+        raise UnsupportedModelError(
+            f"{named}: the inputs of an exported program's layers are not looked into; "
+            "give the nn.Module that it was made from, or an .onnx export"
+        )
+    return backend
 
 
 def _array(value: Any) -> Array:

@@ -13,7 +13,7 @@ from normswap.norms import NORMS, Blend, Norm
 from normswap.norms.base import Form
 from normswap.norms.blend import Over
 
-__all__ = ["Choice", "Kept", "Plan", "Refusal", "make_plan", "nearest", "target_named"]
+__all__ = ["Choice", "Kept", "Plan", "Refusal", "make_plan", "nearest", "raise_for_idle_globs", "target_named"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Plan:
             SelectionError: If a glob matches none of them.
         """
         names = [layer.name for layer in self.layers]
-        _raise_for_idle_globs(globs, names, "that are to be converted")
+        raise_for_idle_globs(globs, names, "that are to be converted")
         return tuple(name for name in names if any(fnmatchcase(name, glob) for glob in globs))
 
     def raise_for_refusals(self) -> None:
@@ -122,7 +122,7 @@ def make_plan(
         SelectionError: If a glob matches no layer.
     """
     layers = tuple(layers)
-    _raise_for_idle_globs((*only, *skip), [layer.name for layer in layers])
+    raise_for_idle_globs((*only, *skip), [layer.name for layer in layers])
     chosen: list[NormLayer] = []
     kept: list[Kept] = []
     refusals: list[Refusal] = []
@@ -179,7 +179,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; the nearest is {close[0]!r}" if close else ""
 
 
-def _raise_for_idle_globs(globs: Iterable[str], names: Sequence[str], which: str = "found") -> None:
+def raise_for_idle_globs(globs: Iterable[str], names: Sequence[str], which: str = "found") -> None:
+    """Raise SelectionError if a glob matches none of the layers' names."""
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in names):
             raise SelectionError(

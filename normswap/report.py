@@ -23,6 +23,7 @@ __all__ = [
     "counted",
     "described",
     "grouped",
+    "recalibration_checks",
     "remarks",
     "some",
     "spelled_forms",
@@ -339,6 +340,16 @@ def structure_checks(
         said = f"{compared} outside the {counted(len(layers), kind)} are identical{more}"
         checks.append(Check("structure", name, ok=True, detail=said))
     return checks
+
+
+def recalibration_checks(
+    name: str, differences: Sequence[Difference], compared: str, layers: int, more: str = ""
+) -> list[Check]:
+    """Return what shows that a recalibration changed nothing but statistics; arguments as of ``structure_checks``."""
+    if differences:
+        return [Check("structure", name, ok=False, detail=of.sentence) for of in differences]
+    said = f"nothing but the statistics of {counted(layers, 'layer')} changed: {compared} are identical{more}"
+    return [Check("structure", name, ok=True, detail=said)]
 
 
 def counted(number: int, what: str) -> str:

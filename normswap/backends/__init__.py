@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from normswap.backends.inputs import BATCH
 from normswap.errors import ModelReadError
-from normswap.layer import Array, NormLayer
+from normswap.layer import Array, Floats, NormLayer
 from normswap.plan import Plan
 from normswap.report import Check
 
@@ -128,7 +128,7 @@ class Gatherer(Protocol):
     unobserved: Mapping[str, str]
 
     def __call__(self, arrays: Mapping[str, Any]) -> tuple[Run, dict[str, list[SampleStatistics]]]:
-        """Run on one batch; return the outputs, and for each layer the calls seen."""
+        """Run on one batch; return the outputs, and the calls seen of each layer, in the order in which they run."""
         ...
 
 
@@ -166,11 +166,16 @@ class Backend(Protocol):
         DECLARES_INPUTS: Whether its models say what inputs they take.
         RUNS_ELSEWHERE: Whether other runtimes (normswap.runtimes) take its files, as further ways; its models then
             have an ``opset``.
+        GATHERS: Whether it looks into its models' layers, and gives them new statistics: what is said of Gatherer and
+            of recalibration below holds for these backends alone.
+        VARIANCE: What its layers store as the variance of all elements: divided by their number, or by one less.
     """
 
     WAYS: Sequence[str]
     DECLARES_INPUTS: bool
     RUNS_ELSEWHERE: bool
+    GATHERS: bool
+    VARIANCE: Literal["biased", "unbiased"]
 
     def load(self, source: Any) -> Any:
         """Read a model; a model that is one already is taken as it is."""
@@ -233,6 +238,18 @@ class Backend(Protocol):
 
     def Gatherer(self, model: Any, plan: Plan, names: Sequence[str]) -> Gatherer:  # noqa: N802  # a class in the backend
         """Rewrite a copy by the plan, and make the inputs of these layers seen, planned or not."""
+        ...
+
+    def cannot_store(self, model: Any) -> dict[str, str]:
+        """Say why a layer cannot be given new running statistics, by its name."""
+        ...
+
+    def recalibrated(self, model: Any, statistics: Mapping[str, tuple[Floats, Floats]]) -> Any:
+        """Return a copy whose layers, by name, have other running means and variances."""
+        ...
+
+    def compare_recalibrated(self, before: Any, after: Any, names: Sequence[str]) -> list[Check]:
+        """Compare everything but the running statistics of the layers named."""
         ...
 
     def run_reference(self, model: Any, plan: Plan, arrays: Mapping[str, Any], *, noise: float, seed: int) -> Run:

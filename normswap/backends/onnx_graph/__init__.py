@@ -24,6 +24,7 @@ from normswap.backends.onnx_graph.model import load as _load
 from normswap.backends.onnx_graph.opset import raised as prepare
 from normswap.backends.onnx_graph.outputs import without_statistics
 from normswap.backends.onnx_graph.probe import CutLayer, cut_layers
+from normswap.backends.onnx_graph.recalibrate import cannot_store, recalibrated
 from normswap.backends.onnx_graph.runtime import Session
 from normswap.backends.onnx_graph.save import Writing, check_target, save
 from normswap.backends.onnx_graph.structure import compare_structure as _compare_structure
@@ -32,18 +33,22 @@ from normswap.backends.onnx_graph.witness import fix_randomness, witness
 from normswap.errors import CannotRunError, UnsupportedModelError
 from normswap.layer import Array
 from normswap.plan import Plan
-from normswap.report import Check, counted, structure_checks
+from normswap.report import Check, counted, recalibration_checks, structure_checks
 
 __all__ = [
     "DECLARES_INPUTS",
+    "GATHERS",
     "RUNS_ELSEWHERE",
+    "VARIANCE",
     "WAYS",
     "CutLayer",
     "Gatherer",
     "OnnxModel",
     "Writing",
+    "cannot_store",
     "check_in_place",
     "check_target",
+    "compare_recalibrated",
     "compare_structure",
     "cut_layers",
     "feeds",
@@ -55,6 +60,7 @@ __all__ = [
     "plain",
     "prepare",
     "public",
+    "recalibrated",
     "remarks",
     "rewrite",
     "rewrite_in_place",
@@ -67,6 +73,8 @@ __all__ = [
 WAYS = ("as written", "optimized")  # without ONNX Runtime's graph optimisations, and with its default ones
 DECLARES_INPUTS = True
 RUNS_ELSEWHERE = True
+GATHERS = True
+VARIANCE = "biased"  # as BatchNormalization defines running_var
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto | OnnxModel) -> OnnxModel:
@@ -128,6 +136,14 @@ def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> list[C
     found = _compare_structure(before, after, planned)
     compared = f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
     return structure_checks("graph", found.differences, compared, names)
+
+
+def compare_recalibrated(before: OnnxModel, after: OnnxModel, names: Sequence[str]) -> list[Check]:
+    """Compare everything but the running statistics of the layers named; one check, or one for each difference."""
+    written = frozenset(site.node.output[0] for site in sites(before) if site.layer.name in names)
+    found = _compare_structure(before, after, {}, written)
+    compared = f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'other tensor')} ({found.bytes:,} bytes)"
+    return recalibration_checks("graph", found.differences, compared, len(names))
 
 
 def run(model: OnnxModel, arrays: Mapping[str, Array], *, how: str) -> Run:

@@ -6,6 +6,7 @@ They are computed inside the graph, by two passes, and only a mean and a varianc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.model import OnnxModel, copy_of, set_nodes
 from normswap.backends.onnx_graph.rewrite import names_in, rewrite
 from normswap.backends.onnx_graph.runtime import Session
+from normswap.backends.onnx_graph.scopes import graphs_in
 from normswap.backends.onnx_graph.shapes import element_of, spelled
 from normswap.backends.onnx_graph.witness import fix_randomness
 from normswap.errors import CannotRunError
@@ -55,6 +57,8 @@ class Gatherer:
         rewritten = rewrite(model, plan, version="") if plan.layers else copy_of(model)
         self._outputs = [value.name for value in rewritten.proto.graph.output]
         self._gathered = _add_outputs(rewritten, types)
+        order = _order(rewritten.proto.graph)
+        self._values = dict(sorted(self._values.items(), key=lambda item: order[item[0]]))
         self._session = Session(fix_randomness(rewritten)[0], optimize=True)
 
     def __call__(self, arrays: Mapping[str, Array]) -> tuple[Run, dict[str, list[SampleStatistics]]]:
@@ -72,6 +76,16 @@ class Gatherer:
             statistics[value] = SampleStatistics(mean[..., 0], var[..., 0], int(shape[2]))
         run = Run({name: found[name] for name in self._outputs})
         return run, {layer: [statistics[value]] for layer, value in self._values.items()}
+
+
+def _order(graph: onnx.GraphProto) -> dict[str, int]:
+    """Number values by when they can be computed first; a graph's nodes need not be sorted."""
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for node in graph.node:
+        reads = {*node.input, *(name for inner in graphs_in(node) for n in inner.node for name in n.input)}
+        for output in node.output:
+            sorter.add(output, *reads)
+    return {name: number for number, name in enumerate(sorter.static_order())}
 
 
 def _add_outputs(model: OnnxModel, types: Mapping[str, str | None]) -> dict[str, tuple[str, str, str]]:

@@ -15,7 +15,7 @@ from normswap.backends.onnx_graph.scopes import Scope, epsilon_of, with_subgraph
 from normswap.backends.onnx_graph.shapes import element_of, spelled
 from normswap.plan import Plan
 
-__all__ = ["RECORD", "names_in", "rewrite"]
+__all__ = ["RECORD", "names_in", "remove_idle", "rewrite"]
 
 RECORD = "normswap"  # key in metadata_props under which conversions are recorded, as a JSON list
 
@@ -48,7 +48,7 @@ def rewrite(model: OnnxModel, plan: Plan, *, version: str) -> OnnxModel:
             idle.setdefault(_code_of(body), set()).update(node.input[3:5])
         set_nodes(scope.nodes, nodes)
     for key, code in _codes(converted.proto).items():
-        _remove_idle(code, idle.get(key, set()))
+        remove_idle(code, idle.get(key, set()))
     _record(converted, model, plan, version)
     return converted
 
@@ -174,7 +174,7 @@ def names_in(proto: onnx.ModelProto) -> set[str]:
     return names
 
 
-def _remove_idle(code: Any, idle: set[str]) -> None:
+def remove_idle(code: Any, idle: set[str]) -> None:
     """Remove what computed or stored values that nothing reads any more, beginning with ``idle``.
 
     A tensor that is also a graph input (IR < 4) stays, since callers may feed it.

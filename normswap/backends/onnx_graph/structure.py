@@ -5,6 +5,7 @@ The comparison reads the two protobufs and nothing that the rewriter made; it sh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -42,24 +43,30 @@ class Structure:
     by_reference: int = 0
 
 
-def compare_structure(before: OnnxModel, after: OnnxModel, planned: Planned) -> Structure:
+def compare_structure(
+    before: OnnxModel, after: OnnxModel, planned: Planned, statistics: frozenset[str] = frozenset()
+) -> Structure:
     """Compare two models outside the planned layers.
 
     Args:
         before: The original.
         after: What is claimed to be its conversion.
         planned: By body (see Scope.body), the value that each replaced node writes and its layer's name.
+        statistics: Values that BatchNormalization nodes of the main graph write whose running mean and variance may
+            be other ones: in the tensors that nothing else reads, or in tensors of their own.
     """
-    comparison = _Comparison(before, after, planned)
+    comparison = _Comparison(before, after, planned, statistics)
     comparison.model()
     return comparison.result
 
 
 class _Comparison:
-    def __init__(self, before: OnnxModel, after: OnnxModel, planned: Planned) -> None:
+    def __init__(self, before: OnnxModel, after: OnnxModel, planned: Planned, statistics: frozenset[str]) -> None:
         self.before = before
         self.after = after
         self.planned = planned
+        self.statistics = statistics
+        self.free: set[str] = set()  # what nothing but these statistics' places reads
         self.result = Structure()
         self.served: set[str] = set()  # what only replaced nodes may have needed, in the code at hand
         self.read: set[str] = set()  # what the converted code at hand still reads
@@ -111,6 +118,10 @@ class _Comparison:
             if _first(node) in planned
             for name in node.input[3:5]
         ]
+        if not body:
+            places = [name for node in nodes if _first(node) in self.statistics for name in node.input[3:5]]
+            self.free = _read_only_there(new, self.statistics)
+            statistics += places
         self.served = _cone(statistics, nodes)
         self.read = _names_read(new)
         self.code(body, old, new, label)
@@ -130,6 +141,8 @@ class _Comparison:
                 if node == other:
                     self.differ_at(planned[key], "the layer was left as it was")
                 fresh[key] = node
+            elif not body and key in self.statistics:
+                self.node(body, _without_statistics(other), _without_statistics(node), label)
             else:
                 self.node(body, other, node, label)
         for key, layer in planned.items():
@@ -137,7 +150,7 @@ class _Comparison:
                 self.differ_at(layer, f"nothing computes {key!r} any more")
         claimed = self.regions(planned, nodes_before, fresh)
         for key, node in fresh.items():
-            if key not in claimed:
+            if key not in claimed and not (not body and node.op_type == "Constant" and key in self.free):
                 self.differ(f"{label}: {node.op_type} {key!r} is new and belongs to no planned layer")
         for key, node in nodes_before.items():
             if key in nodes_after or key in planned:
@@ -145,7 +158,7 @@ class _Comparison:
             if key not in self.served or any(out in self.read for out in node.output):
                 self.differ(f"{label}: {node.op_type} {key!r} is gone")
         gone = {out for key, node in nodes_before.items() if key not in nodes_after for out in node.output}
-        self.tensors(old, new, label)
+        self.tensors(old, new, label, self.free if not body else set())
         if hasattr(old, "value_info"):
             self.value_info(old, new, label, gone | self.served, set(fresh))
 
@@ -196,15 +209,18 @@ class _Comparison:
                 step = f"{owner}:{name}[{index}]"
                 self.code((*body, step), graph, new_graph, step)
 
-    def tensors(self, old: Any, new: Any, label: str) -> None:
+    def tensors(self, old: Any, new: Any, label: str, free: set[str]) -> None:
         before = {tensor.name: tensor for tensor in getattr(old, "initializer", ())}
         after = {tensor.name: tensor for tensor in getattr(new, "initializer", ())}
         for name, tensor in before.items():
-            if name in after:
+            if name in free and name in after:
+                self.shape(tensor, after[name], label)
+                self.fields(_bare(tensor), _bare(after[name]), f"tensor {name!r}", set())
+            elif name in after:
                 self.tensor(tensor, after[name], label)
             elif name not in self.served or name in self.read:
                 self.differ(f"{label}: tensor {name!r} is gone")
-        for name in after.keys() - before.keys():
+        for name in after.keys() - before.keys() - free:
             self.differ(f"{label}: tensor {name!r} is new")
         if list(getattr(old, "sparse_initializer", ())) != list(getattr(new, "sparse_initializer", ())):
             self.differ(f"{label}: the sparse tensors differ")
@@ -212,8 +228,7 @@ class _Comparison:
     def tensor(self, old: onnx.TensorProto, new: onnx.TensorProto, label: str) -> None:
         """Compare two tensors byte for byte, streamed where they lie on disk."""
         self.result.tensors += 1
-        if (old.name, list(old.dims), old.data_type) != (new.name, list(new.dims), new.data_type):
-            self.differ(f"{label}: tensor {old.name!r} has another shape or type")
+        if not self.shape(old, new, label):
             return
         places = _place(self.before, old), _place(self.after, new)
         if places[0] is not None and places[0] == places[1]:
@@ -231,6 +246,12 @@ class _Comparison:
             same = same and one == other
         if not same:
             self.differ(f"{label}: the values of tensor {old.name!r} differ")
+
+    def shape(self, old: onnx.TensorProto, new: onnx.TensorProto, label: str) -> bool:
+        same = (old.name, list(old.dims), old.data_type) == (new.name, list(new.dims), new.data_type)
+        if not same:
+            self.differ(f"{label}: tensor {old.name!r} has another shape or type")
+        return same
 
     def value_info(self, old: Any, new: Any, label: str, gone: set[str], fresh: set[str]) -> None:
         before = {value.name: value for value in old.value_info}
@@ -308,6 +329,23 @@ def _nested(code: Any) -> Iterator[Any]:
         yield node
         for graph in _subgraphs(node):
             yield from _nested(graph)
+
+
+def _without_statistics(node: Any) -> Any:
+    """Leave out of a BatchNormalization what names its running mean and variance."""
+    bare = onnx.NodeProto()
+    bare.CopyFrom(node)
+    del bare.input[3:5]
+    return bare
+
+
+def _read_only_there(code: Any, statistics: frozenset[str]) -> set[str]:
+    """Return names that are read as the running mean or variance of these nodes, and by nothing else."""
+    nodes = list(_nested(code))
+    there = Counter(name for node in code.node if _first(node) in statistics for name in node.input[3:5])
+    reads = Counter(name for node in nodes for name in node.input)
+    reads.update(value.name for graph in (code, *(g for n in nodes for g in _subgraphs(n))) for value in graph.output)
+    return {name for name, count in there.items() if count == reads[name]}
 
 
 def _names_read(code: Any) -> set[str]:

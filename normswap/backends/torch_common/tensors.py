@@ -16,6 +16,7 @@ __all__ = [
     "NO_PARAMETER",
     "dtype_of",
     "flat_outputs",
+    "form_difference",
     "same_bits",
     "spelled",
     "tensor_difference",
@@ -69,12 +70,19 @@ def to_tensor(array: Array, device: torch.device | str = "cpu") -> torch.Tensor:
 
 def tensor_difference(old: torch.Tensor, new: torch.Tensor) -> str:
     """Say how two parameters, buffers or constants differ, to follow the name of one; nothing if they do not."""
+    if difference := form_difference(old, new):
+        return difference
+    return "" if old is new or old.is_meta or same_bits(old, new) else "has other values"
+
+
+def form_difference(old: torch.Tensor, new: torch.Tensor) -> str:
+    """Say how two tensors differ in all but their values, as ``tensor_difference`` does."""
     for word in ("dtype", "shape", "device", "layout", "requires_grad"):
         if getattr(old, word) != getattr(new, word):
             return f"has {word} {getattr(new, word)}, had {getattr(old, word)}"
     if isinstance(old, torch.nn.Parameter) != isinstance(new, torch.nn.Parameter):
         return NO_PARAMETER
-    return "" if old is new or old.is_meta or same_bits(old, new) else "has other values"
+    return ""
 
 
 def same_bits(old: torch.Tensor, new: torch.Tensor) -> bool:

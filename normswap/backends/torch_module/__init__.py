@@ -17,6 +17,7 @@ from normswap.backends.torch_module.gather import Gatherer
 from normswap.backends.torch_module.inputs import Arguments, called
 from normswap.backends.torch_module.model import ModuleModel, copied, unwrapped
 from normswap.backends.torch_module.probe import CutLayer, cut_layers
+from normswap.backends.torch_module.recalibrate import cannot_store, recalibrated, statistics_of
 from normswap.backends.torch_module.rewrite import check_in_place, rewrite, rewrite_in_place
 from normswap.backends.torch_module.save import Writing, check_target, save
 from normswap.backends.torch_module.structure import compare_structure as _compare_structure
@@ -25,18 +26,22 @@ from normswap.backends.torch_module.witness import witness
 from normswap.layer import Array, NormLayer
 from normswap.nn import Layout, SwappedNorm, layout_of
 from normswap.plan import Plan
-from normswap.report import Check, counted, some, structure_checks
+from normswap.report import Check, counted, recalibration_checks, some, structure_checks
 
 __all__ = [
     "DECLARES_INPUTS",
+    "GATHERS",
     "RUNS_ELSEWHERE",
+    "VARIANCE",
     "WAYS",
     "CutLayer",
     "Gatherer",
     "ModuleModel",
     "Writing",
+    "cannot_store",
     "check_in_place",
     "check_target",
+    "compare_recalibrated",
     "compare_structure",
     "cut_layers",
     "feeds",
@@ -48,6 +53,7 @@ __all__ = [
     "plain",
     "prepare",
     "public",
+    "recalibrated",
     "remarks",
     "rewrite",
     "rewrite_in_place",
@@ -60,6 +66,8 @@ __all__ = [
 WAYS = ("eager",)
 DECLARES_INPUTS = False
 RUNS_ELSEWHERE = False
+GATHERS = True
+VARIANCE = "unbiased"  # as BatchNorm stores running_var, which it normalizes with in eval mode alone
 
 
 def load(source: nn.Module | ModuleModel) -> ModuleModel:
@@ -150,6 +158,16 @@ def compare_structure(before: ModuleModel, after: ModuleModel, plan: Plan) -> li
     unread = f"; not compared: attributes {some(found.unread)}" if found.unread else ""
     compared = f"{counted(found.modules, 'module')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
     return structure_checks("modules", found.differences, compared, names, unread)
+
+
+def compare_recalibrated(before: ModuleModel, after: ModuleModel, names: Sequence[str]) -> list[Check]:
+    """Compare everything but the running statistics of the layers named; one check, or one for each difference."""
+    found = _compare_structure(before.module, after.module, {}, {}, statistics_of(before, names))
+    unread = f"; not compared: attributes {some(found.unread)}" if found.unread else ""
+    compared = (
+        f"{counted(found.modules, 'module')} and {counted(found.tensors, 'other tensor')} ({found.bytes:,} bytes)"
+    )
+    return recalibration_checks("modules", found.differences, compared, len(names), unread)
 
 
 def run(model: ModuleModel, arrays: Arguments, *, how: str) -> Run:

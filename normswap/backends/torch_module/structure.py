@@ -18,7 +18,7 @@ from torch import fx, nn
 from torch.nn.modules.module import _WrappedHook
 
 from normswap.backends.torch_common.graphs import compare_graphs
-from normswap.backends.torch_common.tensors import NO_PARAMETER, tensor_difference
+from normswap.backends.torch_common.tensors import NO_PARAMETER, form_difference, tensor_difference
 from normswap.backends.torch_module.model import OF_GRAPHS
 from normswap.report import Difference
 
@@ -49,7 +49,11 @@ class Structure:
 
 
 def compare_structure(
-    before: nn.Module, after: nn.Module, planned: Mapping[str, str], nodes: Mapping[str, Mapping[str, str]]
+    before: nn.Module,
+    after: nn.Module,
+    planned: Mapping[str, str],
+    nodes: Mapping[str, Mapping[str, str]],
+    free: frozenset[str] = frozenset(),
 ) -> Structure:
     """Compare two modules outside the planned layers.
 
@@ -58,6 +62,7 @@ def compare_structure(
         after: What is claimed to be its conversion.
         planned: By the path of a replaced module, its layer's name.
         nodes: By the path of a GraphModule, the names of replaced nodes and of their layers.
+        free: Names of buffers, paths included, that may have other values, of the same shape and type.
     """
     result = Structure()
     old = dict(before.named_modules(remove_duplicate=False))
@@ -84,7 +89,7 @@ def compare_structure(
             result.differences += [Difference(f"{name}: {said}", name) for said in _of_layer(module, new[path])]
             continue
         result.modules += 1
-        result.differences += map(Difference, _of_module(path, module, new[path], result, attributes))
+        result.differences += map(Difference, _of_module(path, module, new[path], result, attributes, free))
         result.differences += _of_graph(path, module, new[path], nodes.get(path, {}))
     result.differences += map(Difference, _of_sharing(old, new, {path for path in old if is_inside(path)}))
     return result
@@ -100,7 +105,14 @@ def _of_layer(old: nn.Module, new: nn.Module) -> Iterator[str]:
             yield f"{len(getattr(old, kind))} {said} became {len(getattr(new, kind))}"
 
 
-def _of_module(path: str, old: nn.Module, new: nn.Module, result: Structure, attributes: _Attributes) -> Iterator[str]:
+def _of_module(
+    path: str,
+    old: nn.Module,
+    new: nn.Module,
+    result: Structure,
+    attributes: _Attributes,
+    free: frozenset[str],
+) -> Iterator[str]:
     label = _label(path)
     if type(old) is not type(new) and not (isinstance(old, fx.GraphModule) and isinstance(new, fx.GraphModule)):
         yield f"{label} was {type(old).__name__} and is {type(new).__name__}"
@@ -113,7 +125,8 @@ def _of_module(path: str, old: nn.Module, new: nn.Module, result: Structure, att
         if list(mine) != list(theirs):
             yield f"{kind.strip('_')} of {label} are {', '.join(theirs) or 'none'}, were {', '.join(mine) or 'none'}"
         for name in mine.keys() & theirs.keys():
-            difference = _of_tensors(mine[name], theirs[name], result)
+            values = f"{path}{'.' * bool(path)}{name}" not in free
+            difference = _of_tensors(mine[name], theirs[name], result, values=values)
             if difference and not (scripted and difference == NO_PARAMETER):  # which copies of TorchScript have not
                 yield f"{path}{'.' * bool(path)}{name} {difference}"
     ignored = OF_GRAPHS if isinstance(old, fx.GraphModule) else set()
@@ -145,9 +158,11 @@ def _label(path: str) -> str:
     return f"module {path}" if path else "the model"
 
 
-def _of_tensors(old: torch.Tensor | None, new: torch.Tensor | None, result: Structure) -> str:
+def _of_tensors(old: torch.Tensor | None, new: torch.Tensor | None, result: Structure, *, values: bool = True) -> str:
     if old is None or new is None:
         return "" if old is new else f"is {'none' if new is None else 'new'}"
+    if not values:
+        return form_difference(old, new)
     result.tensors += 1
     if nn.parameter.is_lazy(old) or nn.parameter.is_lazy(new):
         return "" if type(old) is type(new) else "is materialized on one side only"

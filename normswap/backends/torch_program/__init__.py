@@ -13,7 +13,6 @@ from normswap.backends.inputs import BATCH
 from normswap.backends.torch_program import inputs as _inputs
 from normswap.backends.torch_program import running as _running
 from normswap.backends.torch_program.find import find, nested_graphs, sites
-from normswap.backends.torch_program.gather import Gatherer
 from normswap.backends.torch_program.model import ProgramModel, load, resolver
 from normswap.backends.torch_program.probe import CutLayer, cut_layers
 from normswap.backends.torch_program.rewrite import rewrite
@@ -27,10 +26,10 @@ from normswap.report import Check, counted, structure_checks
 
 __all__ = [
     "DECLARES_INPUTS",
+    "GATHERS",
     "RUNS_ELSEWHERE",
     "WAYS",
     "CutLayer",
-    "Gatherer",
     "ProgramModel",
     "Writing",
     "check_in_place",
@@ -58,6 +57,7 @@ __all__ = [
 WAYS = ("exported",)  # as the module that the program gives
 DECLARES_INPUTS = True
 RUNS_ELSEWHERE = False
+GATHERS = False
 
 
 def public(model: ProgramModel) -> ExportedProgram:
