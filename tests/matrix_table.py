@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from targets import TARGETS
+
 from normswap import NORMS
 from normswap.runtimes.table import SUPPORT, Cell, Support
 
@@ -36,13 +38,13 @@ def _table(names: Sequence[str], spelled: object) -> str:
     assert callable(spelled)
     keys = list(dict.fromkeys(key for name in names for key in SUPPORT[name].cells))
     order = {target: index for index, target in enumerate(NORMS)}
-    keys.sort(key=lambda key: (order[key[0]], key[1] not in NORMS[key[0]].forms))
+    ours = {(norm.name, form) for norm in TARGETS.values() for form in norm.forms}
+    keys.sort(key=lambda key: (order[key[0]], key not in ours))
     heads = [f"{name} {SUPPORT[name].version}" if SUPPORT[name].measured else name for name in names]
     rows = [["`--to`", "form", *heads], ["---"] * (len(names) + 2)]
     for target, form in keys:
-        ours = form in NORMS[target].forms
         cells = [spelled(SUPPORT[name], (target, form)) for name in names]
-        rows.append([f"`{target}`", form if ours else f"*{form}*", *cells])
+        rows.append([f"`{target}`", form if (target, form) in ours else f"*{form}*", *cells])
     return "\n".join(_line(row) for row in rows)
 
 

@@ -163,7 +163,7 @@ def test_where_one_process_fails_all_do(folder: Path) -> None:
 
 REFUSED = {  # arguments -> words of the refusal
     "model.onnx -o out.onnx": "give --inputs",
-    "model.onnx --inputs nothing.npz -o out.onnx": "No such file",
+    "model.onnx --inputs nothing.npz -o out.onnx": "found nothing of this name",
     "model.onnx --inputs data.npz -o model.onnx": "is part of the model",
     "model.onnx --inputs data.npz -o data.npz": "exists already; replace it with --force",
     "model.onnx --inputs data.npz -o out.onnx --momentum 2": "expected a share above 0",

@@ -85,6 +85,8 @@ _BS_TWO_PASS = ("batch-stat", "two-pass primitives")
 _BS_TRANSPOSED = ("batch-stat", "transposed InstanceNormalization")
 _BN = ("population", "BatchNormalization")
 _PRIMITIVES = ("population", "primitives")
+_BLEND_SAMPLE = ("blend", "two-pass primitives, each sample")
+_BLEND_BATCH = ("blend", "two-pass primitives, batch")
 # Forms that others write and normswap does not: watched, because files have them.
 _GROUP = ("instance", "GroupNormalization")
 _MVN = ("instance", "MeanVarianceNormalization")
@@ -96,6 +98,9 @@ _BS_ONE_PASS = ("batch-stat", "one-pass primitives")
 
 _TAKEN, _REFUSED = Cell("taken"), Cell("refused")
 _NOT_22 = Cell("taken", opset=21, why="its kernel is registered for version 6, and version 22 finds none")
+
+_NO_SHAPE = Cell("refused", why="it does not run the Shape by which the number of samples is read")
+_ONE = Cell("right", "wrong", why="it takes the number of samples, read by Shape, for 1")
 
 SUPPORT: dict[str, Support] = {
     "onnxruntime": Support(
@@ -109,6 +114,8 @@ SUPPORT: dict[str, Support] = {
             _BS_TRANSPOSED: _cells(Cell("right", cost=6.0), Cell("right", cost=2.1)),
             _BN: _cells(Cell("right", cost=1.0), Cell("right", cost=1.0), Cell("right")),
             _PRIMITIVES: _cells(Cell("right", cost=3.4), Cell("right", cost=1.2), Cell("right")),
+            _BLEND_SAMPLE: _cells(Cell("right", cost=9.9), Cell("right", cost=9.9)),
+            _BLEND_BATCH: _cells(Cell("right", cost=9.9), Cell("right", cost=9.9)),
             _GROUP: _cells(Cell("cancels"), Cell("cancels")),
             _MVN: _cells(Cell("wrong"), Cell("wrong")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -129,6 +136,8 @@ SUPPORT: dict[str, Support] = {
             _BS_TRANSPOSED: _cells(Cell("right", cost=3.7), Cell("right", cost=6.6)),
             _BN: _cells(Cell("right", cost=1.0), Cell("coarse", cost=1.0)),
             _PRIMITIVES: _cells(Cell("right", cost=1.0), Cell("right", cost=0.9)),
+            _BLEND_SAMPLE: _cells(Cell("right", cost=9.9), Cell("right", cost=9.9)),
+            _BLEND_BATCH: _cells(Cell("right", cost=9.9), Cell("right", cost=9.9)),
             _GROUP: _cells(Cell("right"), Cell("right")),
             _MVN: _cells(Cell("wrong"), Cell("wrong")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -149,6 +158,8 @@ SUPPORT: dict[str, Support] = {
             _BS_TRANSPOSED: _cells(Cell("cancels", cost=3.9), Cell("cancels", cost=8.4)),
             _BN: _cells(Cell("right", cost=1.0), Cell("right", cost=1.0)),
             _PRIMITIVES: _cells(Cell("right", cost=1.8), Cell("right", cost=5.9)),
+            _BLEND_SAMPLE: _cells(Cell("right", cost=9.9), Cell("right", cost=9.9)),
+            _BLEND_BATCH: _cells(_NO_SHAPE, _NO_SHAPE),
             _GROUP: _cells(Cell("cancels"), Cell("cancels")),
             _MVN: _cells(Cell("refused"), Cell("refused")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -169,6 +180,8 @@ SUPPORT: dict[str, Support] = {
             _BS_TRANSPOSED: _cells(Cell("right", cost=1.3), Cell("right", cost=1.7)),
             _BN: _cells(Cell("right", cost=1.0), Cell("right", cost=1.0)),
             _PRIMITIVES: _cells(Cell("right", cost=0.8), Cell("right", cost=0.8)),
+            _BLEND_SAMPLE: _cells(Cell("right", cost=9.9), Cell("right", cost=9.9)),
+            _BLEND_BATCH: _cells(_ONE, _ONE),
             _GROUP: _cells(Cell("refused"), Cell("refused")),
             _MVN: _cells(Cell("wrong"), Cell("wrong")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -187,6 +200,7 @@ SUPPORT: dict[str, Support] = {
             _IN_F32: _cells(None, _NOT_22),
             _IN_TWO_PASS: _cells(_TAKEN, _TAKEN, _TAKEN),
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN, _TAKEN),
+            _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(_NOT_22, _NOT_22),
             _BS_TRAINING: _cells(
                 Cell("refused", why="from opset 14 on the session is not created, rather than falling back"),
@@ -205,6 +219,7 @@ SUPPORT: dict[str, Support] = {
             _IN_F32: _cells(None, _TAKEN),
             _IN_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
+            _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(_TAKEN, _TAKEN),
             _BS_TRAINING: _cells(_REFUSED, _REFUSED),
             _GROUP: _cells(_TAKEN, _TAKEN),
@@ -222,6 +237,7 @@ SUPPORT: dict[str, Support] = {
             ),
             _IN_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
+            _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
             _BS_TRAINING: _cells(_REFUSED, _REFUSED),
             _BN: _cells(
                 Cell("taken", why="rank 4, constant parameters"), Cell("taken", why="rank 4, constant parameters")
@@ -237,6 +253,7 @@ SUPPORT: dict[str, Support] = {
             _IN_F32: _cells(None, Cell("cancels", why="its shader computes E[x²] - E[x]²")),
             _IN_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
+            _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(Cell("cancels", why="as InstanceNormalization"), Cell("cancels")),
             _BS_TRAINING: _cells(
                 Cell("refused", why="it is taken, and fails when it is run"), Cell("refused", why="as in float32")
@@ -253,6 +270,7 @@ SUPPORT: dict[str, Support] = {
             _IN_F32: _cells(None, _NOT_22),
             _IN_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
+            _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(_NOT_22, _NOT_22),
             _BS_TRAINING: _cells(_REFUSED, _REFUSED),
             _GROUP: _cells(_TAKEN, _TAKEN),
