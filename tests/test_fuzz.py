@@ -72,7 +72,7 @@ JUDGE = """
 import json, os, sys, tempfile, time, warnings
 from pathlib import Path
 import promises
-promises.SECONDS, promises.PATIENCE = 1, 4
+promises.SECONDS, promises.PATIENCE = 4, 8
 for argv, done, _ in json.load(sys.stdin):
     def run(argv):
         space = {**globals(), "code": 0, "elsewhere": "../../elsewhere"}
