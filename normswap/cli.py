@@ -19,6 +19,7 @@ from click.core import ParameterSource
 import normswap
 from normswap.backends import OWN
 from normswap.backends.files import as_write_error, check_writable, folder_beside
+from normswap.data import SCALES, parse_size
 from normswap.errors import NormswapError, SelectionError, sentence_of
 from normswap.formats import FORMATS, check_reports, render, time_stamp, write_reports
 from normswap.guard import exit_guarded
@@ -464,6 +465,49 @@ def recalibrate(
         if done.written:
             click.echo(f"wrote {done.written}")
     return EQUAL if done.ok else DIFFERENT
+
+
+@command.command()
+@click.argument("model", type=click.Path())
+@click.option("--inputs", required=True, type=click.Path(), metavar="DATA", help="An .npz, .npy, or a folder.")
+@click.option("--targets", type=click.Path(), metavar="DATA", help="What the outputs should be.")
+@_options("weights")
+@click.option("--error", type=click.Choice(["l1", "psnr"]), default="l1", show_default=True, help="Of outputs.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples that batch statistics are taken of.")
+@click.option("--scale", type=click.Choice(list(SCALES)), help="What black and white of images are for the model.")
+@click.option("--size", metavar="WxH", help="Bring images to this size.")
+@_options("json")
+def diagnose(
+    model: str,
+    inputs: str,
+    targets: str | None,
+    weights: str | None,
+    error: str,
+    batch_size: int | None,
+    scale: str | None,
+    size: str | None,
+    as_json: bool,
+) -> int:
+    """Say what eval mode costs MODEL on these data, and which fix is right.
+
+    MODEL is an .onnx file or package.module:factory. DATA is an .npz of arrays by input name, an .npy, or a folder of
+    those or of PNG or JPEG images. Without --targets, train mode is taken for what is right.
+    """
+    from normswap.diagnose import diagnose as run_diagnosis
+
+    with _prints_aside(), _Progress() as progress:
+        found = run_diagnosis(
+            source_of(model, weights),
+            inputs,
+            targets=targets,
+            error=error,
+            batch_size=batch_size,
+            scale=SCALES[scale] if scale else None,
+            size=parse_size(size) if size else None,
+            progress=progress,
+        )
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text())
+    return EQUAL if found.complete else INTERRUPTED
 
 
 def _names_one_pair(context: click.Context) -> bool:

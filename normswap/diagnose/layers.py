@@ -1,0 +1,115 @@
+"""What the moments of its input say of one layer: how far off its stored statistics are, and what they look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from normswap.layer import Floats, NormLayer
+from normswap.mismatch import Mismatch, mismatch
+from normswap.moments import Moments
+
+__all__ = ["BATCH_OF_ONE", "LayerFinding", "finding_of"]
+
+_DEAD = 1e-12  # of a variance beside eps: a channel that never says anything
+_TELLING = 0.05  # variance between samples, as a share of that within, from which on the two can be told apart
+BATCH_OF_ONE = 0.25  # share of the variance between samples that is stored, below which batches were of one sample
+
+
+@dataclass(frozen=True, eq=False)
+class LayerFinding:
+    """One BatchNorm and what it was given.
+
+    Attributes:
+        layer: As ``find`` gives it.
+        eval: Moments of its input while the model runs in eval mode; None where it was not seen.
+        trained: The same under the statistics of each batch; the input of deep layers differs.
+        alone: The same under the statistics of each sample, as in training with batches of one.
+        mismatch: Between the stored statistics and the samples of ``trained``, by channel; None where one is missing.
+        remarks: What the stored statistics look like, one clause each.
+    """
+
+    layer: NormLayer
+    eval: Moments | None
+    trained: Moments | None
+    alone: Moments | None
+    mismatch: Mismatch | None
+    remarks: tuple[str, ...]
+
+    @property
+    def spread(self) -> float:
+        """Mean over channels of what no stored statistic can remove, in nats; NaN where nothing is known."""
+        return _mean(None if self.mismatch is None else self.mismatch.spread)
+
+    @property
+    def staleness(self) -> float:
+        """Mean over channels of what recalibration removes, in nats; NaN where nothing is known."""
+        return _mean(None if self.mismatch is None else self.mismatch.staleness)
+
+    @property
+    def stored_share(self) -> float:
+        """Share of the variance between samples that the stored variance holds, the median over telling channels.
+
+        Training updates the stored variance with that of each batch, which for batches of B samples holds
+        (B - 1) / B of the variance between samples: none of it for B = 1. Taken of ``alone``, so that it is about 0
+        where batches were of one; NaN where samples hardly differ.
+        """
+        if self.alone is None or not self.alone.samples or self.layer.running_var is None:
+            return float("nan")
+        between, within = self.alone.between_var, self.alone.within
+        telling = between > _TELLING * within
+        if not telling.any():
+            return float("nan")
+        stored = self.layer.running_var.astype(np.float64)
+        return float(np.median(((stored - within) / np.where(telling, between, 1.0))[telling]))
+
+
+def finding_of(
+    layer: NormLayer, in_eval: Moments | None, trained: Moments | None, alone: Moments | None
+) -> LayerFinding:
+    """Put together what is known of a layer.
+
+    Args:
+        layer: The layer, with its stored statistics if it has any.
+        in_eval: Moments of its input in eval mode.
+        trained: Moments of its input under the statistics of each batch.
+        alone: Moments of its input under the statistics of each sample.
+    """
+    found = None
+    if trained is not None and trained.samples and layer.running_mean is not None and layer.running_var is not None:
+        found = mismatch(trained, layer.running_mean, layer.running_var)
+    finding = LayerFinding(layer, in_eval, trained, alone, found, ())
+    return LayerFinding(layer, in_eval, trained, alone, found, tuple(_remarks(finding)))
+
+
+def _remarks(finding: LayerFinding) -> list[str]:
+    layer = finding.layer
+    if layer.running_mean is None or layer.running_var is None:
+        return ["stores no statistics"]
+    mean, var = (values.astype(np.float64) for values in (layer.running_mean, layer.running_var))
+    said = []
+    if not (np.isfinite(mean).all() and np.isfinite(var).all()):
+        said.append(f"{_count(~(np.isfinite(mean) & np.isfinite(var)))} with NaN or infinite statistics")
+    if (var < 0).any():
+        said.append(f"{_count(var < 0)} with a negative variance")
+    if (mean == 0).all() and (var == 1).all():
+        said.append("statistics as they are before any training: mean 0, variance 1")
+    if finding.trained is not None and finding.trained.samples:
+        dead = finding.trained.pooled_var <= _DEAD * max(layer.eps, 1e-30)
+        if dead.any():
+            said.append(f"{_count(dead)} dead: the same value in every sample")
+        if abs(finding.stored_share) < BATCH_OF_ONE:
+            said.append("statistics as of batches of one sample: the variance between samples is missing")
+    return said
+
+
+def _count(which: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> str:
+    number = int(which.sum())
+    return f"{number} of {which.size} channel{'s' * (which.size != 1)}"
+
+
+def _mean(values: Floats | None) -> float:
+    if values is None or not np.isfinite(values).any():
+        return float("nan")
+    return float(np.mean(values[np.isfinite(values)]))
