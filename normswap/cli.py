@@ -476,6 +476,7 @@ def recalibrate(
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples that batch statistics are taken of.")
 @click.option("--scale", type=click.Choice(list(SCALES)), help="What black and white of images are for the model.")
 @click.option("--size", metavar="WxH", help="Bring images to this size.")
+@click.option("-o", "--output", type=click.Path(), metavar="REPORT.html", help="Write a page, too.")
 @_options("json")
 def diagnose(
     model: str,
@@ -486,6 +487,7 @@ def diagnose(
     batch_size: int | None,
     scale: str | None,
     size: str | None,
+    output: str | None,
     as_json: bool,
 ) -> int:
     """Say what eval mode costs MODEL on these data, and which fix is right.
@@ -494,7 +496,10 @@ def diagnose(
     those or of PNG or JPEG images. Without --targets, train mode is taken for what is right.
     """
     from normswap.diagnose import diagnose as run_diagnosis
+    from normswap.diagnose.output import check_page, write_page
 
+    if output is not None:
+        check_page(output, [model, inputs, *filter(None, (targets, weights))])
     with _prints_aside(), _Progress() as progress:
         found = run_diagnosis(
             source_of(model, weights),
@@ -507,6 +512,10 @@ def diagnose(
             progress=progress,
         )
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text())
+    if output is not None:
+        write_page(found, model, output)
+        if not as_json:
+            click.echo(f"wrote {output}")
     return EQUAL if found.complete else INTERRUPTED
 
 

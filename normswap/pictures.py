@@ -8,7 +8,7 @@ from normswap.layer import Array
 from normswap.report import Check, Picture
 from normswap.tolerance import UNIT_ROUNDOFF
 
-__all__ = ["pictures_of"]
+__all__ = ["is_image", "pictures_of"]
 
 _SAMPLES = 4  # shown of a batch
 
@@ -35,11 +35,11 @@ def pictures_of(
         )
         for how, outputs in found.items()
         for name, value in expected.items()
-        if _is_image(value) and _is_image(outputs[name]) and outputs[name].shape == value.shape
+        if is_image(value) and is_image(outputs[name]) and outputs[name].shape == value.shape
     ]
 
 
-def _is_image(value: Array) -> bool:
+def is_image(value: Array) -> bool:
     """Whether an array is (N, 1 or 3, H, W), with more than a line of pixels each way."""
     return (
         value.ndim == 4

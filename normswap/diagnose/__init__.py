@@ -6,8 +6,8 @@ else by how far their outputs are from train mode's; the moments of each layer's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from normswap.diagnose.modes import ERRORS, ErrorOf, Mode, Outcomes
 from normswap.diagnose.verdict import ADVICE, Advice, Evidence, Verdict, judge
 from normswap.errors import NormswapError, SelectionError
 from normswap.gather import Gathering, gathering_backend
-from normswap.layer import Floats
+from normswap.layer import Array, Floats
 from normswap.plan import nearest
 from normswap.recalibrate import Seen, recalibrate_with, selection
 from normswap.report import Progress
@@ -66,6 +66,7 @@ class Diagnosis:
         notes: What a reader must know.
         fewest: Layers whose conversion does nearly all, where a conversion is advised; None elsewhere.
         complete: Whether all data were seen; False after an interrupt.
+        strip: Of the first samples, the images: input, each mode's output, target; empty where they are none.
     """
 
     verdict: Verdict
@@ -77,6 +78,7 @@ class Diagnosis:
     notes: tuple[str, ...]
     fewest: Fewest | None = None
     complete: bool = True
+    strip: Mapping[str, Array] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, the layers by their means over channels."""
@@ -224,6 +226,7 @@ def diagnose(
         tuple(dict.fromkeys(notes)),
         fewest,
         complete,
+        outcomes.strip,
     )
 
 

@@ -11,8 +11,11 @@ import numpy as np
 from normswap.errors import CannotRunError
 from normswap.gather import Gathering
 from normswap.layer import Array, Floats
+from normswap.pictures import is_image
 
 __all__ = ["ERRORS", "ErrorOf", "Mode", "Outcomes", "l1", "psnr"]
+
+_SHOWN = 4  # samples of the strip of pictures
 
 # (output, target), of the same shape -> error of each sample, shape (N,); the smaller the better
 ErrorOf: TypeAlias = Callable[[Array, Array], Floats]
@@ -62,6 +65,7 @@ class Outcomes:
         mean_target: The mean of all targets by output name, which a model has to be better than.
         spread: Count, mean and M2 of train mode's outputs, by which distances are put into proportion.
         baselines: Error of the mean target, for each sample.
+        strip: Of the first samples, the images: input, each mode's output, target; empty where they are none.
     """
 
     train: str
@@ -69,6 +73,7 @@ class Outcomes:
     mean_target: Mapping[str, Floats]
     spread: tuple[int, float, float] = (0, 0.0, 0.0)
     baselines: list[float] = field(default_factory=list)
+    strip: dict[str, Array] = field(default_factory=dict)
 
     def add(self, modes: Sequence[Mode], arrays: Mapping[str, Array], targets: Mapping[str, Array]) -> None:
         """Run all modes on a batch and compare.
@@ -91,6 +96,8 @@ class Outcomes:
         ]
         if not compared:
             raise CannotRunError("no output is an array of numbers with an entry for each sample")
+        if not self.distances_known:
+            self._keep(arrays, outputs, targets, compared)
         self._spread_of([trained[name] for name in compared])
         paired = _paired(targets, trained, compared)
         for name, target in targets.items():
@@ -106,6 +113,11 @@ class Outcomes:
                 mode.errors += np.asarray(self.error_of(found[paired[name]], target), np.float64).tolist()
 
     @property
+    def distances_known(self) -> bool:
+        """Whether a batch was seen."""
+        return self.spread[0] > 0
+
+    @property
     def baseline(self) -> float | None:
         """Mean error of the mean target, None without targets."""
         return float(np.mean(self.baselines)) if self.baselines else None
@@ -115,6 +127,24 @@ class Outcomes:
         """Standard deviation of all elements of train mode's outputs, in their units."""
         count, _, m2 = self.spread
         return float(np.sqrt(m2 / count)) if count else float("nan")
+
+    def _keep(
+        self,
+        arrays: Mapping[str, Array],
+        outputs: Mapping[str, Mapping[str, Array]],
+        targets: Mapping[str, Array],
+        compared: Sequence[str],
+    ) -> None:
+        """Keep the first samples of what is an image, copied, since a view would keep the batch."""
+        name = next((name for name in compared if is_image(outputs[self.train][name])), None)
+        if name is None:
+            return
+        shown: dict[str, Array] = {mode: found[name] for mode, found in outputs.items()}
+        for what, values in (("input", arrays), ("target", targets)):
+            image = next((value for value in values.values() if is_image(value)), None)
+            if image is not None:
+                shown[what] = image
+        self.strip = {what: value[:_SHOWN].copy() for what, value in shown.items()}
 
     def _spread_of(self, outputs: Sequence[Array]) -> None:
         for values in map(_flat, outputs):

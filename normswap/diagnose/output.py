@@ -1,0 +1,46 @@
+"""Write a diagnosis to a file, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from normswap.backends.files import as_write_error, check_writable, folder_beside
+from normswap.diagnose import Diagnosis
+from normswap.errors import ReportError
+from normswap.formats import time_stamp
+
+__all__ = ["check_page", "write_page"]
+
+
+def check_page(path: str, sources: Sequence[str]) -> None:
+    """Raise before any work if the page could not be written in the end.
+
+    Raises:
+        ReportError: If it has another suffix than .html, or needs a package that is not installed.
+        ModelWriteError: If the file cannot be written, or is one of what is read.
+    """
+    if Path(path).suffix.lower() != ".html":
+        raise ReportError(f"{path}: a diagnosis is written as .html; --json prints it for machines")
+    check_writable(path, [Path(source) for source in sources if Path(source).exists()], force=True)
+    _page()
+
+
+def write_page(diagnosis: Diagnosis, model: str, path: str) -> None:
+    """Write the page; a file of that name is replaced."""
+    text = _page().render(diagnosis, model, time_stamp())
+    target = Path(path)
+    with as_write_error(target), folder_beside(target) as folder:
+        aside = Path(folder) / target.name
+        aside.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(aside, target)
+
+
+def _page() -> ModuleType:
+    try:
+        from normswap.diagnose import page
+    except ImportError as error:
+        raise ReportError(f"the page of a diagnosis takes {error.name}; pip install 'normswap[diagnose]'") from error
+    return page
