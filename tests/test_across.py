@@ -63,11 +63,25 @@ def with_batch_norms(model: nn.Module, *, train: bool) -> nn.Module:
 
 def meant(model: nn.Module, to: str, inputs: Inputs) -> list[Array]:
     """What a conversion computes, by torch's own BatchNorm in the mode that the target states."""
-    model = with_batch_norms(model, train=to != "population")
+    model = with_batch_norms(model, train=to not in ("population", "blend"))
+    if to == "blend":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.register_forward_pre_hook(store_blended)
     parts = zip(*(torch.split(x, 1 if to == "instance" else len(x)) for x in inputs), strict=True)
     with torch.no_grad():
         runs = [listed(model(*part)) for part in parts]
     return [torch.cat(outputs).numpy() for outputs in zip(*runs, strict=True)]
+
+
+def store_blended(norm: nn.modules.batchnorm._BatchNorm, args: tuple[Tensor]) -> None:
+    """Put into a BatchNorm in eval mode what it is to normalize its input with, by the paper's formula."""
+    (x,), (prior, over) = args, NORMS["blend"].parameters.values()
+    assert over == "batch"
+    stored: tuple[Tensor, Tensor] = vars(norm).setdefault("stored", (norm.running_mean, norm.running_var))
+    own = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)[::-1]
+    mean, var = ((prior * old + len(x) * new) / (prior + len(x)) for old, new in zip(stored, own, strict=True))
+    norm.running_mean, norm.running_var = mean, var
 
 
 def listed(outputs: Any) -> list[Tensor]:
@@ -196,8 +210,8 @@ def test_every_form_computes_what_was_meant_and_passes(network: str, to: str, fo
         untold = [note for note in report.notes if note.startswith("these inputs do not tell")]
         assert len(untold) == (count == 1 and to != "population")
         if untold:
-            pair = {"instance", "batch-stat"}
-            assert untold[0].startswith(f"these inputs do not tell {to} from {(pair - {to}).pop()} (")
+            alike = {"instance": "batch-stat", "batch-stat": "instance", "blend": "blend"}  # with those of each sample
+            assert untold[0].startswith(f"these inputs do not tell {to} from {alike[to]} (")
 
 
 SHAPES_OF_CALLS = [
