@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +126,6 @@ class WrongKernel:
         parameters = {"scale": weight, "bias": bias, "mean": mean, "var": var}
         x = aten._to_copy.default(x, dtype=compute)
         mu = column(mean) if wrong.running or self.name == "population" else average(x)
-        d = x if wrong.no_mean else aten.sub.Tensor(x, mu)
         if wrong.running or self.name == "population":
             v = column(var)
         elif wrong.one_pass:
@@ -134,15 +133,20 @@ class WrongKernel:
         else:
             c = aten.sub.Tensor(x, mu)
             v = average(aten.mul.Tensor(c, c))
-        elements = aten.ones_like.default(x)
-        elements = aten.sum.dim_IntList(elements, axes, True) if axes else elements
+
+        def elements() -> Any:
+            ones = aten.ones_like.default(x)
+            return aten.sum.dim_IntList(ones, axes, True) if axes else ones
+
+        def batch_size() -> Any:
+            ones = aten.ones_like.default(aten.mean.dim(x, list(range(1, rank)), True))
+            return aten.sum.dim_IntList(ones, [0], True)
+
         if wrong.unbiased:  # times n / (n - 1), n = sum of ones
-            v = aten.div.Tensor(aten.mul.Tensor(v, elements), aten.sub.Tensor(elements, 1))
+            n = elements()
+            v = aten.div.Tensor(aten.mul.Tensor(v, n), aten.sub.Tensor(n, 1))
         if self.name == "blend" and not wrong.running:
-            counted = aten.sum.dim_IntList(
-                aten.ones_like.default(aten.mean.dim(x, list(range(1, rank)), True)), [0], True
-            )
-            counted = samples_of(wrong, self.by_sample, counted, elements)
+            counted = samples_of(wrong, self.by_sample, batch_size, elements)
             stored = self.prior * wrong.prior
 
             def mixed(own: Any, kept: Any) -> Any:
@@ -157,7 +161,7 @@ class WrongKernel:
                 v = mixed(v, column(var))
             if wrong.blends != "variance":
                 mu = mixed(mu, column(mean))
-            d = x if wrong.no_mean else aten.sub.Tensor(x, mu)
+        d = x if wrong.no_mean else aten.sub.Tensor(x, mu)
         factor = eps * wrong.eps
         if wrong.eps_outside:
             std = aten.add.Tensor(aten.sqrt.default(v), factor)
@@ -171,13 +175,22 @@ class WrongKernel:
         return aten._to_copy.default(y, dtype=dtype)
 
 
-def samples_of(wrong: Wrong, by_sample: bool, batch_size: Any, elements: Any) -> Any:
-    """Count the samples, as ``wrong`` says, on tensors and proxies."""
+def samples_of(wrong: Wrong, by_sample: bool, batch_size: Callable[[], Any], elements: Callable[[], Any]) -> Any:
+    """Count the samples, as ``wrong`` says, on tensors and proxies; nothing is computed that is not counted."""
     aten = torch.ops.aten
-    one = aten.div.Tensor(batch_size, batch_size)
+
+    def one() -> Any:
+        return aten.ones_like.default(batch_size())
+
     right = one if by_sample else batch_size
-    said = {"": right, "1": one, "N": batch_size, "n + 1": aten.add.Tensor(right, one), "elements": elements}
-    return said[wrong.samples]
+    said = {
+        "": right,
+        "1": one,
+        "N": batch_size,
+        "n + 1": lambda: aten.add.Tensor(right(), 1),
+        "elements": elements,
+    }
+    return said[wrong.samples]()
 
 
 def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
@@ -198,7 +211,6 @@ def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
 
     x = ops.cast(ops.x, ops.dtype, compute)
     mu = column("mean") if wrong.running or name == "population" else mean(x)
-    d = x if wrong.no_mean else ops.op("Sub", x, mu)
     if wrong.running or name == "population":
         var = column("var")
     elif wrong.one_pass:
@@ -206,20 +218,29 @@ def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
     else:
         c = ops.op("Sub", x, mu)
         var = mean(ops.op("Mul", c, c))
-    n = ops.op("Div", *(ops.cast(ops.op("Size", v), "int64", compute) for v in (x, mu)))
-    one = ops.op("Div", n, n)
+    own_mean = mu
+
+    def elements() -> str:
+        return ops.op("Div", *(ops.cast(ops.op("Size", v), "int64", compute) for v in (x, own_mean)))
+
+    def one() -> str:
+        return ops.number(1, compute)
+
+    def batch_size() -> str:
+        return ops.cast(ops.op("Gather", ops.op("Shape", x), ops.ints([0])), "int64", compute)
+
     if wrong.unbiased:  # times n / (n - 1), n = size of x / size of mu
-        var = ops.op("Div", ops.op("Mul", var, n), ops.op("Sub", n, one))
+        n = elements()
+        var = ops.op("Div", ops.op("Mul", var, n), ops.op("Sub", n, one()))
     if name == "blend" and not wrong.running:
-        batch_size = ops.cast(ops.op("Gather", ops.op("Shape", x), ops.ints([0])), "int64", compute)
-        samples = one if right.by_sample else batch_size
-        samples = {
-            "": samples,
+        counted = one if right.by_sample else batch_size
+        samples = {  # made when asked for, since what nothing reads would stand outside of the layer
+            "": counted,
             "1": one,
             "N": batch_size,
-            "n + 1": ops.op("Add", samples, one),
-            "elements": n,
-        }[wrong.samples]
+            "n + 1": lambda: ops.op("Add", counted(), one()),
+            "elements": elements,
+        }[wrong.samples]()
         stored = ops.number(right.prior * wrong.prior, compute)
         total = ops.op("Add", samples, stored)
 
@@ -235,7 +256,7 @@ def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
             var = mixed(var, column("var"))
         if wrong.blends != "variance":
             mu = mixed(mu, column("mean"))
-        d = x if wrong.no_mean else ops.op("Sub", x, mu)
+    d = x if wrong.no_mean else ops.op("Sub", x, mu)
     eps = ops.eps_constant(compute)
     factor = ops.cast(ops.op("Constant", value_float=float(wrong.eps)), "float32", compute)
     eps = ops.op("Mul", eps, factor)

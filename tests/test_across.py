@@ -21,7 +21,7 @@ import torch
 from gan_networks import PatchDiscriminator, ResNetGenerator, UNetGenerator
 from modules import MODULES, Build, seeded, shaped
 from onnx import helper, numpy_helper
-from targets import asked
+from targets import Blended, asked
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -64,24 +64,10 @@ def with_batch_norms(model: nn.Module, *, train: bool) -> nn.Module:
 def meant(model: nn.Module, to: str, inputs: Inputs) -> list[Array]:
     """What a conversion computes, by torch's own BatchNorm in the mode that the target states."""
     model = with_batch_norms(model, train=to not in ("population", "blend"))
-    if to == "blend":
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.register_forward_pre_hook(store_blended)
     parts = zip(*(torch.split(x, 1 if to == "instance" else len(x)) for x in inputs), strict=True)
-    with torch.no_grad():
+    with torch.no_grad(), Blended(NORMS[to]) if to == "blend" else contextlib.nullcontext():
         runs = [listed(model(*part)) for part in parts]
     return [torch.cat(outputs).numpy() for outputs in zip(*runs, strict=True)]
-
-
-def store_blended(norm: nn.modules.batchnorm._BatchNorm, args: tuple[Tensor]) -> None:
-    """Put into a BatchNorm in eval mode what it is to normalize its input with, by the paper's formula."""
-    (x,), (prior, over) = args, NORMS["blend"].parameters.values()
-    assert over == "batch"
-    stored: tuple[Tensor, Tensor] = vars(norm).setdefault("stored", (norm.running_mean, norm.running_var))
-    own = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)[::-1]
-    mean, var = ((prior * old + len(x) * new) / (prior + len(x)) for old, new in zip(stored, own, strict=True))
-    norm.running_mean, norm.running_var = mean, var
 
 
 def listed(outputs: Any) -> list[Tensor]:

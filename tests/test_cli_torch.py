@@ -25,7 +25,7 @@ from conftest import Refused
 from modules import seeded
 from mutants import MUTANTS, Mutant
 from small_models import ONE_LAYER, built, tree
-from targets import asked
+from targets import asked, options
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -376,7 +376,7 @@ def test_a_checkpoint_becomes_a_checkpoint(
     to: str, output: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = tree(folder)
-    assert main(["convert", "g.pth", "--to", to, "-o", output]) == 0
+    assert main(["convert", "g.pth", "--to", to, *options(to), "-o", output]) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == [
         f"PASS: the weights of a model that is to equal {NORMS[to].meaning}; no model was run",
         f"wrote {output}",
@@ -384,9 +384,9 @@ def test_a_checkpoint_becomes_a_checkpoint(
     expected = convert_state_dict(weights(), to, **asked(to))
     assert same(output, expected if output == "o.pth" else dict(sorted(expected.items())))
     assert tree(folder).keys() - before.keys() == {output}
-    assert main(["verify", "g.pth", output, "--to", to]) == 0
-    assert main(["verify", "g.pth", "g.pth", "--to", to]) == 1
-    assert main(["verify", "networks:training", output, "--to", to, "--weights", "g.pth"]) == 0
+    assert main(["verify", "g.pth", output, "--to", to, *options(to)]) == 0
+    assert main(["verify", "g.pth", "g.pth", "--to", to, *options(to)]) == 1
+    assert main(["verify", "networks:training", output, "--to", to, *options(to), "--weights", "g.pth"]) == 0
 
 
 def test_a_checkpoint_is_inspected(capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,7 +285,7 @@ def test_a_killed_verification_leaves_the_old_report_or_the_new_one() -> None:
     with serving("torch") as server:
         command = "verify one.pth two.pth --to instance --report report.json"
         within = kill_while_writing(server, command, 6, lambda: Path("report.json").write_text("old"), check, code=1)
-    assert within >= 3, f"only {within} of 6 kills fell into the writing"
+    assert within >= 2, f"only {within} of 6 kills fell into the writing"
 
 
 def test_what_a_living_run_writes_in_is_left_alone(folder: Path) -> None:

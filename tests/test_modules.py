@@ -8,7 +8,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import onnxruntime
 import pytest
 import torch
 from modules import MODULES, BatchNormReLU, Block, C, called, randomized, seeded, shaped
-from targets import asked
+from targets import Blended, asked
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
@@ -29,6 +29,7 @@ import normswap
 from normswap import NORMS, CannotRunError, Conversion, Plan, RefusedLayersError, Tolerance, UnsupportedModelError
 from normswap.checkpoint import layers_in
 from normswap.nn import LAYOUTS, Layout, SwappedNorm
+from normswap.norms import Blend
 
 IMAGE = shaped((2, 3, 6, 5))
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -81,8 +82,12 @@ def layer_at(model: nn.Module, name: str) -> nn.Module:
 
 def stated(model: nn.Module, plan: Plan, inputs: Any) -> Any:
     """Run a model in plain torch with the planned BatchNorms as the target means them, gradients and all."""
-    for layer in plan.layers:
-        layer_at(inside(model), layer.name).training = plan.norm.trains
+    layers = [layer_at(inside(model), layer.name) for layer in plan.layers]
+    for layer in layers:
+        layer.training = plan.norm.trains
+    if isinstance(plan.norm, Blend):
+        with Blended(plan.norm, [layer.get_buffer("running_mean") for layer in layers]):
+            return called(model, inputs)
     if not plan.norm.by_sample:
         return called(model, inputs)
 
@@ -322,7 +327,7 @@ def test_gradients(name: str, shape: tuple[int, ...], channels_last: bool, to: s
 def test_second_derivatives(to: str, shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = x.to(memory_format=FORMATS[x.ndim]) if x.ndim in FORMATS else x
-    norm = SwappedNorm(to, 2, dtype=torch.float64)
+    norm = SwappedNorm(to, 2, dtype=torch.float64, **asked(to))
     with torch.no_grad():
         for number, tensor in enumerate(norm.state_dict().values()):
             tensor.uniform_(0.5, 2, generator=torch.Generator().manual_seed(number))
@@ -774,7 +779,7 @@ def test_functional_calls_convert_in_graphs(name: str, trace: Callable[[nn.Modul
         if isinstance(module, _BatchNorm) or "running_mean" in module._buffers:
             module.training = NORMS[to].trains
     samples = [(x,) for x in inputs[0].split(1 if NORMS[to].by_sample else 2)]
-    with torch.no_grad():
+    with torch.no_grad(), Blended(NORMS[to]) if to == "blend" else nullcontext():
         close(outputs(conversion.model, inputs), torch.cat([meant(*sample) for sample in samples]))
 
 
