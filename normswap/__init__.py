@@ -2,6 +2,7 @@
 
 from normswap.api import Conversion, convert, find, plan, save, verify
 from normswap.checkpoint import convert_state_dict
+from normswap.diagnosis import Diagnosis, diagnose
 from normswap.errors import (
     CannotRunError,
     DataError,
@@ -30,6 +31,7 @@ __all__ = [
     "Check",
     "Conversion",
     "DataError",
+    "Diagnosis",
     "Kept",
     "ModelReadError",
     "ModelWriteError",
@@ -51,6 +53,7 @@ __all__ = [
     "UnsupportedModelError",
     "convert",
     "convert_state_dict",
+    "diagnose",
     "find",
     "plan",
     "recalibrate",

@@ -473,7 +473,9 @@ def recalibrate(
 @click.option("--targets", type=click.Path(), metavar="DATA", help="What the outputs should be.")
 @_options("weights")
 @click.option("--error", type=click.Choice(["l1", "psnr"]), default="l1", show_default=True, help="Of outputs.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Samples that batch statistics are taken of.")
+@click.option(
+    "--batch-size", multiple=True, type=click.IntRange(min=1), help="Samples of batch statistics; repeatable."
+)
 @click.option("--scale", type=click.Choice(list(SCALES)), help="What black and white of images are for the model.")
 @click.option("--size", metavar="WxH", help="Bring images to this size.")
 @click.option("-o", "--output", type=click.Path(), metavar="REPORT.html", help="Write a page, too.")
@@ -484,7 +486,7 @@ def diagnose(
     targets: str | None,
     weights: str | None,
     error: str,
-    batch_size: int | None,
+    batch_size: tuple[int, ...],
     scale: str | None,
     size: str | None,
     output: str | None,
@@ -495,13 +497,12 @@ def diagnose(
     MODEL is an .onnx file or package.module:factory. DATA is an .npz of arrays by input name, an .npy, or a folder of
     those or of PNG or JPEG images. Without --targets, train mode is taken for what is right.
     """
-    from normswap.diagnose import diagnose as run_diagnosis
-    from normswap.diagnose.output import check_page, write_page
+    from normswap.diagnosis.output import check_page, write_page
 
     if output is not None:
         check_page(output, [model, inputs, *filter(None, (targets, weights))])
     with _prints_aside(), _Progress() as progress:
-        found = run_diagnosis(
+        found = normswap.diagnose(
             source_of(model, weights),
             inputs,
             targets=targets,

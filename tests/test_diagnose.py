@@ -16,11 +16,11 @@ from conftest import ROOT, Refused
 from shifted_statistics import shifted
 
 import normswap
+from normswap import Diagnosis, diagnose
 from normswap.cli import main
-from normswap.diagnose import Diagnosis, diagnose
-from normswap.diagnose.layers import finding_of
-from normswap.diagnose.modes import l1, psnr
-from normswap.diagnose.verdict import Advice, Evidence, judge
+from normswap.diagnosis.layers import finding_of
+from normswap.diagnosis.measures import MEASURES, l1
+from normswap.diagnosis.verdict import Advice, Evidence, judge
 from normswap.factory import build
 from normswap.layer import Array, NormLayer
 from normswap.moments import Moments
@@ -82,7 +82,7 @@ def test_a_model_whose_statistics_were_shifted(seed: int) -> None:
     mended, sound = (error_by_hand(Path(path), STUDIO[1], 8) for path in ("mended.onnx", STUDIO[0]))
     assert errors(diagnosis)["recalibrated"] == pytest.approx(mended, rel=1e-3)
     assert mended < 1.1 * sound < error_by_hand(Path("shifted.onnx"), STUDIO[1], 8)
-    assert np.mean([found.staleness for found in diagnosis.layers]) > 0.1
+    assert np.mean([found.trained.staleness for found in diagnosis.layers]) > 0.1
 
 
 def test_without_targets_train_mode_is_taken_for_right_and_that_is_said() -> None:
@@ -146,9 +146,9 @@ BEST = np.array([0.1, 0.11, 0.09, 0.1, 0.12, 0.08, 0.1, 0.1, 0.11, 0.09])
 ADVICE: dict[str, Advice] = {"eval": "keep eval", "recalibrated": "recalibrate", "instance": "convert to instance"}
 
 
-def evidence(baseline: float | None = 1.0, **found: Any) -> Evidence:
-    given = {name: list(map(float, values)) for name, values in found.items()}
-    return Evidence(given, given, 1.0, baseline, "instance", ADVICE)
+def evidence(baseline: float = 1.0, **found: Any) -> Evidence:
+    given = {name: np.asarray(values, np.float64) for name, values in found.items()}
+    return Evidence(given, given, 1.0, np.array([baseline]), "instance", ADVICE)
 
 
 JUDGED = {
@@ -197,15 +197,16 @@ def test_sound_statistics_are_not_remarked_on() -> None:
     layer = layer_of(OF_ONE.pooled_mean, OF_ONE.pooled_var)
     finding = finding_of(layer, OF_ONE, OF_ONE, OF_ONE)
     assert finding.remarks == ()
-    assert finding.staleness == pytest.approx(0, abs=1e-6)
+    assert finding.trained.staleness == pytest.approx(0, abs=1e-6)
     assert finding.stored_share == pytest.approx(1, abs=1e-3)
-    assert finding.spread > 0.1
+    assert finding.trained.spread > 0.1
 
 
 def test_errors_are_of_each_sample() -> None:
     target = np.array([[0.0, 1.0], [1.0, 0.0]])
     np.testing.assert_allclose(l1(target + np.array([[0.5], [0.25]]), target), [0.5, 0.25])
-    np.testing.assert_allclose(psnr(target + np.array([[0.1], [0.01]]), target), [-20, -40], atol=1e-9)
+    psnr = MEASURES["psnr"]
+    np.testing.assert_allclose(psnr.shown(psnr.of(target + np.array([[0.1], [0.01]]), target)), [20, 40], atol=1e-9)
 
 
 # The command line.
@@ -215,7 +216,7 @@ def test_the_command_says_it_first(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["diagnose", str(LOWLIGHT[0]), "--inputs", str(LOWLIGHT[1]), "--targets", str(LOWLIGHT[1])]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "convert to instance: normswap convert --to instance: each sample by itself"
+    assert lines[0] == "convert to instance: normalize each sample by its own statistics (normswap convert --to instance)"
     assert any(line.startswith("  --only '/stem/stem.1/") for line in lines)
     assert main([*command, "--json", "--error", "psnr"]) == 0
     told = json.loads(capsys.readouterr().out)

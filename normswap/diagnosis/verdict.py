@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+
+from normswap.diagnosis.measures import MEASURES, Measure
+from normswap.layer import Floats
 
 __all__ = ["ADVICE", "Advice", "Evidence", "Verdict", "judge"]
 
 Advice: TypeAlias = Literal["keep eval", "recalibrate", "convert to instance", "use batch statistics", "retrain"]
 
 ADVICE: dict[Advice, str] = {
-    "keep eval": "leave the model as it is; the stored statistics serve it well",
-    "recalibrate": "normswap recalibrate gives it new stored statistics",
-    "convert to instance": "normswap convert --to instance: each sample by itself",
-    "use batch statistics": "normswap convert --to batch-stat: the samples of a batch together",
+    "keep eval": "leave the model as it is; its stored statistics serve it well",
+    "recalibrate": "give it new stored statistics (normswap recalibrate)",
+    "convert to instance": "normalize each sample by its own statistics (normswap convert --to instance)",
+    "use batch statistics": "normalize samples by the statistics of their batch (normswap convert --to batch-stat)",
     "retrain": "no way of normalizing makes this model do what the targets ask for",
 }
 _MATERIAL = 0.05  # share by which an error has to be larger to matter
@@ -33,17 +36,19 @@ class Evidence:
         errors: Error of each sample by mode, from the simplest fix to the one that changes most; empty without targets.
         distances: Distance of each sample from train mode, likewise.
         scale: Standard deviation of train mode's outputs, in units of the distances.
-        baseline: Mean error of giving the mean target for every sample, None where it is not known.
+        baseline: Errors of giving the mean target for every sample; empty where they are not known.
         train: Name of the mode that stands for training.
         advice: What each mode stands for.
+        measure: What errors are measured by.
     """
 
-    errors: Mapping[str, Sequence[float]]
-    distances: Mapping[str, Sequence[float]]
+    errors: Mapping[str, Floats]
+    distances: Mapping[str, Floats]
     scale: float
-    baseline: float | None
+    baseline: Floats
     train: str
     advice: Mapping[str, Advice]
+    measure: Measure = MEASURES["l1"]
 
 
 @dataclass(frozen=True)
@@ -80,29 +85,33 @@ def _by_error(evidence: Evidence) -> Verdict:
     thin = [f"there are only {count} samples"] if count < _FEW else []
     if not sound:
         return Verdict("retrain", evidence.train, "every mode gives NaN or infinity", tuple(thin))
+
+    def said(errors: Floats) -> str:
+        return f"{np.mean(evidence.measure.shown(errors)):.3g}"
+
     best = min(sound, key=sound.__getitem__)
-    if evidence.baseline is not None and sound[best] >= _USELESS * evidence.baseline:
+    name = f"mean {evidence.measure.name}"
+    if evidence.baseline.size and sound[best] >= _USELESS * float(np.mean(evidence.baseline)):
         why = (
-            f"the best error, {sound[best]:.3g} ({best}), is that of giving the mean target for every sample, "
-            f"{evidence.baseline:.3g}"
+            f"{name} of the best mode, {best}, is {said(evidence.errors[best])}, about that of giving the mean target "
+            f"for every sample, {said(evidence.baseline)}"
         )
         return Verdict("retrain", best, why, tuple(thin))
     chosen = next(mode for mode in sound if not _is_worse(evidence.errors[mode], evidence.errors[best]))
     if means[chosen] > (1 + _MATERIAL) * means[best]:
         thin.append(
-            f"{best} has {means[chosen] / means[best] - 1:.0%} less error than {chosen} on these samples, "
+            f"{best} has {1 - means[best] / means[chosen]:.0%} less error than {chosen} on these samples, "
             "which may be chance"
         )
-    others = ", ".join(f"{mode} {mean:.3g}" for mode, mean in means.items() if mode != chosen)
-    why = f"mean error {means[chosen]:.3g} with {chosen}; {others}"
+    others = ", ".join(f"{mode} {said(errors)}" for mode, errors in evidence.errors.items() if mode != chosen)
+    why = f"{name} is {said(evidence.errors[chosen])} with {chosen}; {others}"
     return Verdict(evidence.advice[chosen], chosen, why, tuple(thin))
 
 
-def _is_worse(errors: Sequence[float], best: Sequence[float]) -> bool:
-    one, other = np.asarray(errors), np.asarray(best)
-    difference = one - other
+def _is_worse(errors: Floats, best: Floats) -> bool:
+    difference = errors - best
     standard = float(difference.std(ddof=1) / np.sqrt(difference.size)) if difference.size > 1 else 0.0
-    return bool(difference.mean() > _MATERIAL * abs(other.mean()) and difference.mean() > _CERTAIN * standard)
+    return bool(difference.mean() > _MATERIAL * best.mean() and difference.mean() > _CERTAIN * standard)
 
 
 def _by_distance(evidence: Evidence) -> Verdict:

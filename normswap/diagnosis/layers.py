@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from normswap.layer import Floats, NormLayer
 from normswap.mismatch import Mismatch, mismatch
 from normswap.moments import Moments
 
-__all__ = ["BATCH_OF_ONE", "LayerFinding", "finding_of"]
+__all__ = ["BATCH_OF_ONE", "Given", "LayerFinding", "finding_of"]
 
 _DEAD = 1e-12  # of a variance beside eps: a channel that never says anything
 _TELLING = 0.05  # variance between samples, as a share of that within, from which on the two can be told apart
@@ -18,24 +18,16 @@ BATCH_OF_ONE = 0.25  # share of the variance between samples that is stored, bel
 
 
 @dataclass(frozen=True, eq=False)
-class LayerFinding:
-    """One BatchNorm and what it was given.
+class Given:
+    """What a layer is given in one mode, against what it stores.
 
     Attributes:
-        layer: As ``find`` gives it.
-        eval: Moments of its input while the model runs in eval mode; None where it was not seen.
-        trained: The same under the statistics of each batch; the input of deep layers differs.
-        alone: The same under the statistics of each sample, as in training with batches of one.
-        mismatch: Between the stored statistics and the samples of ``trained``, by channel; None where one is missing.
-        remarks: What the stored statistics look like, one clause each.
+        moments: Of its input; None where it was not seen.
+        mismatch: Between the stored statistics and those of each sample, by channel; None where one is missing.
     """
 
-    layer: NormLayer
-    eval: Moments | None
-    trained: Moments | None
-    alone: Moments | None
+    moments: Moments | None
     mismatch: Mismatch | None
-    remarks: tuple[str, ...]
 
     @property
     def spread(self) -> float:
@@ -46,6 +38,26 @@ class LayerFinding:
     def staleness(self) -> float:
         """Mean over channels of what recalibration removes, in nats; NaN where nothing is known."""
         return _mean(None if self.mismatch is None else self.mismatch.staleness)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerFinding:
+    """One BatchNorm and what it was given.
+
+    Attributes:
+        layer: As ``find`` gives it.
+        eval: What it is given while the model runs in eval mode.
+        trained: The same under the statistics of each batch, as in training; the input of deep layers differs.
+        alone: Moments of its input under the statistics of each sample, as in training with batches of one; None where
+            it was not seen.
+        remarks: What the stored statistics look like, one clause each.
+    """
+
+    layer: NormLayer
+    eval: Given
+    trained: Given
+    alone: Moments | None
+    remarks: tuple[str, ...]
 
     @property
     def stored_share(self) -> float:
@@ -66,7 +78,7 @@ class LayerFinding:
 
 
 def finding_of(
-    layer: NormLayer, in_eval: Moments | None, trained: Moments | None, alone: Moments | None
+    layer: NormLayer, in_eval: Moments | None, trained: Moments | None, alone: Moments | None, *, unseen: str = ""
 ) -> LayerFinding:
     """Put together what is known of a layer.
 
@@ -75,12 +87,19 @@ def finding_of(
         in_eval: Moments of its input in eval mode.
         trained: Moments of its input under the statistics of each batch.
         alone: Moments of its input under the statistics of each sample.
+        unseen: Why its input could not be seen.
     """
-    found = None
-    if trained is not None and trained.samples and layer.running_mean is not None and layer.running_var is not None:
-        found = mismatch(trained, layer.running_mean, layer.running_var)
-    finding = LayerFinding(layer, in_eval, trained, alone, found, ())
-    return LayerFinding(layer, in_eval, trained, alone, found, tuple(_remarks(finding)))
+    finding = LayerFinding(layer, _given(layer, in_eval), _given(layer, trained), alone, ())
+    remarks = [*_remarks(finding), *([f"its input was not seen: {unseen}"] if unseen else [])]
+    if not unseen and in_eval is None and trained is None:
+        remarks.append("it did not run on these data")
+    return replace(finding, remarks=tuple(remarks))
+
+
+def _given(layer: NormLayer, moments: Moments | None) -> Given:
+    if moments is None or not moments.samples or layer.running_mean is None or layer.running_var is None:
+        return Given(moments, None)
+    return Given(moments, mismatch(moments, layer.running_mean, layer.running_var))
 
 
 def _remarks(finding: LayerFinding) -> list[str]:
@@ -95,8 +114,9 @@ def _remarks(finding: LayerFinding) -> list[str]:
         said.append(f"{_count(var < 0)} with a negative variance")
     if (mean == 0).all() and (var == 1).all():
         said.append("statistics as they are before any training: mean 0, variance 1")
-    if finding.trained is not None and finding.trained.samples:
-        dead = finding.trained.pooled_var <= _DEAD * max(layer.eps, 1e-30)
+    moments = finding.trained.moments
+    if moments is not None and moments.samples:
+        dead = moments.pooled_var <= _DEAD * max(layer.eps, 1e-30)
         if dead.any():
             said.append(f"{_count(dead)} dead: the same value in every sample")
         if abs(finding.stored_share) < BATCH_OF_ONE:

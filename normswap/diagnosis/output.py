@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from normswap.backends.files import as_write_error, check_writable, folder_beside
-from normswap.diagnose import Diagnosis
+from normswap.diagnosis import Diagnosis
 from normswap.errors import ReportError
 from normswap.formats import time_stamp
 
@@ -40,7 +40,7 @@ def write_page(diagnosis: Diagnosis, model: str, path: str) -> None:
 
 def _page() -> ModuleType:
     try:
-        from normswap.diagnose import page
+        from normswap.diagnosis import page
     except ImportError as error:
         raise ReportError(f"the page of a diagnosis takes {error.name}; pip install 'normswap[diagnose]'") from error
     return page

@@ -1,0 +1,159 @@
+"""The diagnosis as one page that needs nothing else: the verdict, pictures, the layers, and the numbers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
+
+from normswap import formats
+from normswap.diagnosis import Diagnosis
+from normswap.diagnosis.layers import LayerFinding
+from normswap.diagnosis.verdict import ADVICE
+from normswap.layer import Array, Floats
+from normswap.pixels import Pixels, image_pixels, scale_of
+from normswap.report import counted
+from normswap.visible import visible
+
+__all__ = ["render"]
+
+_LAYERS = 3  # whose channels are drawn, those with the most mismatch
+_LEAST, _MOST = -4, 1  # powers of ten between which mismatches are coloured
+
+
+def render(diagnosis: Diagnosis, model: str, created: datetime) -> str:
+    """Return the page.
+
+    Args:
+        diagnosis: What to show.
+        model: What the model is called.
+        created: The time stamp.
+    """
+    from normswap import __version__
+
+    style = Path(formats.__file__).with_name("page.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup is a str of ours
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: "" if value is None or value != value else f"{value:.3g}"
+    page = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    seen = [found for found in diagnosis.layers if found.trained.mismatch is not None]
+    return page.render(
+        found=diagnosis,
+        model=model,
+        meaning=ADVICE[diagnosis.verdict.advice],
+        strip=_strip(diagnosis),
+        heat=_heat(seen) if seen else None,
+        channels=_channels(seen) if seen else None,
+        shown=counted(min(len(seen), _LAYERS), "layer"),
+        most=max((mode.error for mode in diagnosis.modes if mode.error is not None), default=0),
+        created=created,
+        version=__version__,
+        style=Markup(style),  # our own file
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    )
+
+
+def _strip(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
+    """Return what is shown in each column, and its pictures, all outputs on the scale of the target or train mode."""
+    strip = diagnosis.strip
+    if not strip:
+        return []
+    outputs = [what for what in strip if what != "input"]
+    scale = scale_of(strip[outputs[-1]])
+    order = [what for what in ("input", *(mode.name for mode in diagnosis.modes), "target") if what in strip]
+    return [(what, [_png(image_pixels(image, scale)) for image in strip[what]]) for what in order]
+
+
+def _heat(layers: list[LayerFinding]) -> str:
+    """Layers by measures, in nats, on one logarithmic scale of colours."""
+    rows = [
+        [found.trained.spread, found.trained.staleness, found.eval.spread, found.eval.staleness] for found in layers
+    ]
+    values = np.array(rows)
+    with mpl.rc_context(rc=_LOOK):
+        figure = Figure(figsize=(8.5, 1.2 + 0.3 * len(layers)), layout="constrained")
+        axes = figure.subplots()
+        coloured = np.log10(np.maximum(values, 10.0**_LEAST))
+        image = axes.imshow(coloured, cmap="cividis", aspect="auto", vmin=_LEAST, vmax=_MOST)
+        axes.set_xticks(range(4), ["spread", "staleness"] * 2)
+        above = axes.secondary_xaxis("top")
+        above.set_xticks([0.5, 2.5], ["under batch statistics", "in eval mode"])
+        above.tick_params(length=0)
+        axes.axvline(1.5, color="white", linewidth=3)
+        axes.set_yticks(range(len(layers)), [_short(found.layer.name) for found in layers])
+        for (row, column), value in np.ndenumerate(values):
+            said = "?" if np.isnan(value) else f"{value:.2g}"
+            axes.text(column, row, said, ha="center", va="center", color="black" if value > 0.1 else "white")
+        bar = figure.colorbar(image, ax=axes, label="nats", ticks=range(_LEAST, _MOST + 1))
+        bar.ax.set_yticklabels([f"≤ {10.0**_LEAST:g}", *(f"{10.0**power:g}" for power in range(_LEAST + 1, _MOST + 1))])
+        return _drawn(figure)
+
+
+def _channels(layers: list[LayerFinding]) -> str:
+    """Stored against seen statistics, a point for each channel; its bar is what lies between samples."""
+    worst = sorted(layers, key=lambda found: -np.nan_to_num(found.trained.spread + found.trained.staleness))[:_LAYERS]
+    with mpl.rc_context(rc=_LOOK):
+        figure = Figure(figsize=(3.5 * len(worst), 6.6), layout="constrained")
+        for column, found in zip(figure.subplots(2, len(worst), squeeze=False).T, worst, strict=True):
+            moments, layer = found.trained.moments, found.layer
+            assert moments is not None and layer.running_mean is not None and layer.running_var is not None, (
+                "a mismatch"
+            )
+            mean, within, total = moments.mean, moments.within, moments.sample_var
+            deviation = np.sqrt(np.maximum(moments.between_var, 0))
+            of_means, of_variances = column
+            _against(of_means, layer.running_mean, mean, (deviation, deviation), "mean")
+            of_means.set(title=_short(layer.name), ylabel="mean of the samples, ± its spread")
+            _against(of_variances, layer.running_var, within, (np.zeros_like(within), total - within), "variance")
+            of_variances.set(ylabel="variance within a sample, up to that of all")
+            if (layer.running_var > 0).all() and (within > 0).all():
+                of_variances.set(xscale="log", yscale="log")
+        return _drawn(figure)
+
+
+def _against(axes: Any, stored: Array, seen: Floats, bars: tuple[Floats, Floats], what: str) -> None:
+    """Draw stored against seen values, and the line on which they are the same."""
+    stored = stored.astype(np.float64)
+    axes.errorbar(stored, seen, yerr=np.maximum(bars, 0), fmt="o", markersize=3, linewidth=0.8, alpha=0.7)
+    ends = [min(stored.min(), seen.min()), max(stored.max(), seen.max())]
+    axes.plot(ends, ends, color="0.5", linewidth=0.8)
+    axes.set(xlabel=f"stored {what}")
+
+
+_LOOK: Any = {"font.size": 9, "axes.titlesize": 9, "figure.facecolor": "white", "savefig.dpi": 110}
+
+
+def _short(name: str) -> str:
+    name = visible(name).removesuffix("/BatchNormalization_output_0").replace("$", r"\$")
+    return name if len(name) <= 40 else f"…{name[-39:]}"
+
+
+def _drawn(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return _embedded(buffer.getvalue())
+
+
+def _png(pixels: Pixels) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return _embedded(buffer.getvalue())
+
+
+def _embedded(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

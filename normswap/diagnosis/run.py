@@ -1,0 +1,296 @@
+"""One diagnosis: the passes over the data, and what is put together from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from normswap.backends.onnx_graph.inputs import signature
+from normswap.data import Data, batches_of
+from normswap.data.declared import Scale
+from normswap.diagnosis.fewest import Fewest, fewest_layers
+from normswap.diagnosis.findings import Diagnosis, ModeFinding
+from normswap.diagnosis.layers import BATCH_OF_ONE, LayerFinding, finding_of
+from normswap.diagnosis.measures import ErrorOf, measure_of
+from normswap.diagnosis.modes import MEAN_TARGET, Comparison, Mode
+from normswap.diagnosis.spool import Spool
+from normswap.diagnosis.verdict import Advice, Evidence, Verdict, judge
+from normswap.errors import NormswapError
+from normswap.gather import Gathering, gathering_backend
+from normswap.layer import Array
+from normswap.recalibrate import Seen, Selection, recalibrate_with, selection
+from normswap.report import Progress, counted
+
+__all__ = ["diagnose"]
+
+_ADVICE: dict[str, Advice] = {"eval": "keep eval", "recalibrated": "recalibrate", "instance": "convert to instance"}
+_CONVERTS: dict[Advice, str] = {"convert to instance": "instance", "use batch statistics": "batch-stat"}
+_NAMED = 3  # layers in a note, before the others are only counted
+
+
+def diagnose(
+    model: Any,
+    data: Any,
+    *,
+    targets: Any = None,
+    error: str | ErrorOf = "l1",
+    batch_size: int | Sequence[int] | None = None,
+    scale: Scale | None = None,
+    size: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Say what eval mode costs a model on these data, and which fix is right.
+
+    The data are gone through twice: once in all modes at the same time, for outputs and for the moments of what layers
+    are given, and once more with the statistics that were gathered. Memory does not grow with them, but for a few
+    numbers for each sample; the outputs of train mode are kept in a temporary file in between.
+
+    Args:
+        model: Path of an .onnx file, an onnx.ModelProto, or an nn.Module; never changed.
+        data: What ``normswap.data.batches_of`` takes: files, folders, arrays, or a loader of batches.
+        targets: What the outputs should be; without them train mode is taken for what is right.
+        error: ``l1``, ``psnr``, or a function of (output, target), shape (N, ...) each, that returns an error of 0 or
+            more for each sample, shape (N,), the smaller the better.
+        batch_size: Samples that batch statistics are taken of, or several such numbers to compare; by default what the
+            model dictates, what a loader gives, or 8. One sample at a time is what ``instance`` stands for.
+        scale: What 0 and 255 of images become.
+        size: Width and height that images are brought to.
+        progress: Called with (stage, samples, total); the total is 0 where it is not known.
+
+    Returns:
+        The diagnosis; after a KeyboardInterrupt that of what was seen, if anything was.
+
+    Raises:
+        DataError: If the data do not fit the model.
+        SelectionError: If there is no measure of that name.
+        CannotRunError: If the model does not run, or no target fits its outputs.
+        NothingToConvertError: If no layer stores statistics.
+
+    Example:
+        >>> images = "fixtures/lowlight_images.npz"
+        >>> found = diagnose("fixtures/lowlight.onnx", images, targets=images)
+        >>> found.verdict.advice, [mode.name for mode in found.modes]
+        ('convert to instance', ['eval', 'recalibrated', 'instance', 'batch-stat, N = 8'])
+    """
+    measure = measure_of(error)
+    backend = gathering_backend(model)
+    chosen = selection(model)
+    declared = signature(chosen.model) if backend.DECLARES_INPUTS else ()
+    sizes = [batch_size] if isinstance(batch_size, int) else sorted(set(batch_size or ()))
+    data = batches_of(
+        data,
+        inputs=declared,
+        targets=targets,
+        batch_size=max(sizes) if sizes else None,
+        scale=scale,
+        size=size,
+    )
+    with Spool() as spool:
+        return _Run(chosen, data, sizes, Comparison(measure, spool=None if data.once else spool), progress).diagnosis()
+
+
+class _Run:
+    """What is known while the data are gone through."""
+
+    def __init__(
+        self,
+        chosen: Selection,
+        data: Data,
+        sizes: Sequence[int],
+        comparison: Comparison,
+        progress: Progress | None,
+    ) -> None:
+        self._chosen, self._data, self._sizes = chosen, data, sizes
+        self._comparison, self._progress = comparison, progress
+        self._modes: list[Mode] = []
+        self._first: dict[str, Array] = {}
+        self._batch = 1  # samples of the largest batch
+        self._notes: list[str] = []
+        self._complete = True
+
+    def diagnosis(self) -> Diagnosis:
+        """Go through the data, and put together what they say."""
+        self._run_all()
+        eval_, instance, *pooled = self._modes
+        trained = pooled[-1] if pooled else instance
+        layers = self._layers(eval_, instance, trained)
+        train, why = _train_mode(layers, instance, trained)
+        recalibrated = self._recalibrated(trained)
+        self._run_later(recalibrated)
+        modes = [eval_, recalibrated, instance, *pooled]
+        verdict = self._judged(modes, train)
+        fewest = self._fewest(verdict)
+        if not self._complete:
+            self._notes.append("it was interrupted, and tells of what it saw up to then")
+        return Diagnosis(
+            verdict,
+            tuple(self._finding(mode, train) for mode in modes),
+            tuple(layers),
+            f"{train}: {why}",
+            self._comparison.samples,
+            self._data.source,
+            self._comparison.measure.name,
+            tuple(dict.fromkeys([*self._data.notes, *self._notes])),
+            fewest,
+            self._complete,
+            self._comparison.strip,
+        )
+
+    def _run_all(self) -> None:
+        """Run every mode but the recalibrated one on all data, gathering what layers are given."""
+        data = self._data
+        try:
+            for arrays, targets in data.pairs():
+                count = len(next(iter(arrays.values())))
+                if not self._modes:
+                    self._first = {name: array.copy() for name, array in arrays.items()}
+                    self._begin(count)
+                self._comparison.add(self._modes, arrays, targets)
+                self._tell(f"running it in {len(self._modes)} ways", self._comparison.samples)
+                if count % self._batch and self._batch > 1:
+                    self._notes.append(
+                        f"a batch had {counted(count, 'sample')} instead of {self._batch}: its batch statistics are "
+                        "those of fewer"
+                    )
+        except KeyboardInterrupt:
+            if not self._comparison.samples:
+                raise
+            self._complete = False
+
+    def _begin(self, count: int) -> None:
+        """Make the modes, now that the size of a batch is known."""
+        model = self._chosen.model
+        sizes = sorted({min(size, count) for size in self._sizes or [count]} - {1})
+        self._batch = sizes[-1] if sizes else 1
+        self._modes = [Mode("eval", Gathering(model, "eval")), Mode("instance", Gathering(model, "instance"))]
+        for size in sizes:
+            gathering = Gathering(model, "batch-stat", layers=None if size == sizes[-1] else [])
+            self._modes.append(Mode(f"batch-stat, N = {size}", gathering, size))
+        self._comparison.references = ["instance", *(mode.name for mode in self._modes[-1:] if sizes)]
+
+    def _recalibrated(self, trained: Mode) -> Mode:
+        """Make the mode with the statistics that were gathered."""
+        name = "recalibrated"
+        if not self._complete:
+            return Mode(name, None, trouble="it was interrupted before")
+        if self._data.once:
+            return Mode(name, None, trouble="that takes a second pass, and these data can be read only once")
+        try:
+            found = recalibrate_with(self._chosen, Seen(trained.moments))
+        except NormswapError as error:
+            return Mode(name, None, trouble=str(error))
+        if not found.ok:
+            return Mode(name, None, trouble="it could not be shown that nothing but the statistics would change")
+        return Mode(name, Gathering(found.model, layers=[]))
+
+    def _run_later(self, mode: Mode) -> None:
+        """Run the recalibrated mode on all data, and compare the mean target."""
+        if not self._complete or self._data.once or (mode.trouble and not self._comparison.mean_target):
+            return
+        later, samples = [], 0
+        try:
+            for arrays, targets in self._data.pairs():
+                later.append(self._comparison.add_later(None if mode.trouble else mode, arrays, targets))
+                samples += later[-1].samples
+                self._tell("running it recalibrated", samples)
+        except KeyboardInterrupt:
+            self._complete = False
+            mode.trouble = mode.trouble or "it was interrupted before the end"
+        except NormswapError as error:
+            mode.trouble = mode.trouble or str(error)
+        else:
+            self._comparison.keep(later)
+
+    def _layers(self, eval_: Mode, instance: Mode, trained: Mode) -> list[LayerFinding]:
+        found = [mode.moments for mode in (eval_, trained, instance)]
+        assert eval_.gathering is not None, "it was made with one"
+        unseen = eval_.gathering.unobserved
+        for mode in self._modes:
+            assert mode.gathering is not None, "as well"
+            self._notes += mode.gathering.notes
+            left = mode.gathering.left
+            named = ", ".join(f"{name} ({reason})" for name, reason in list(left.items())[:_NAMED])
+            more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+            if left:
+                self._notes.append(f"{mode.name}: {counted(len(left), 'layer')} kept what they do: {named}{more}")
+        return [
+            finding_of(layer, *(moments.get(layer.name) for moments in found), unseen=unseen.get(layer.name, ""))
+            for layer in eval_.gathering.layers
+        ]
+
+    def _judged(self, modes: Sequence[Mode], train: str) -> Verdict:
+        comparison = self._comparison
+        sound = [mode.name for mode in modes if not mode.trouble]
+        errors = {name: found for name in sound if (found := comparison.errors(name)).size}
+        evidence = Evidence(
+            errors,
+            {name: comparison.distances(name, train) for name in sound},
+            comparison.scale(train),
+            comparison.errors(MEAN_TARGET),
+            train,
+            {mode.name: _ADVICE.get(mode.name, "use batch statistics") for mode in modes},
+            comparison.measure,
+        )
+        verdict = judge(evidence)
+        left_out = [f"{mode.name} was not compared: {mode.trouble}" for mode in modes if mode.trouble]
+        return replace(verdict, thin=(*verdict.thin, *left_out))
+
+    def _fewest(self, verdict: Verdict) -> Fewest | None:
+        """Find them where a conversion is advised, on as many samples as it takes together."""
+        if not self._complete or verdict.advice not in _CONVERTS:
+            return None
+        mode = next(mode for mode in self._modes if mode.name == verdict.mode)
+        first = {name: array[: mode.samples] for name, array in self._first.items()}
+        names = [layer.name for layer in self._chosen.layers]
+        try:
+            return fewest_layers(
+                self._chosen.model,
+                _CONVERTS[verdict.advice],
+                names,
+                first,
+                lambda done, total: self._tell("finding the fewest layers", done, total),
+            )
+        except KeyboardInterrupt:
+            self._complete = False
+        except NormswapError as error:
+            self._notes.append(f"the fewest layers were not found: {error}")
+        return None
+
+    def _finding(self, mode: Mode, train: str) -> ModeFinding:
+        comparison = self._comparison
+        distances, errors = comparison.distances(mode.name, train), comparison.errors(mode.name)
+        distance = float(np.mean(distances)) / comparison.scale(train) if distances.size else float("nan")
+        if mode.trouble or not errors.size:
+            return ModeFinding(mode.name, None, None, distance, mode.trouble)
+        shown = comparison.measure.shown(errors)
+        standard = float(shown.std(ddof=1) / np.sqrt(shown.size)) if shown.size > 1 else float("nan")
+        return ModeFinding(mode.name, float(shown.mean()), standard, distance)
+
+    def _tell(self, stage: str, done: int, total: int | None = None) -> None:
+        if self._progress is None:
+            return
+        if total is None:
+            total = self._data.samples or 0
+            try:
+                total = total or len(self._data) * len(next(iter(self._first.values())))
+            except TypeError:
+                total = 0
+        self._progress(stage, done, total)
+
+
+def _train_mode(layers: Sequence[LayerFinding], instance: Mode, trained: Mode) -> tuple[str, str]:
+    """Say which mode stands for training, by what the stored variances hold of the variance between samples."""
+    if instance.trouble or trained.trouble:
+        run, other = (trained, instance) if instance.trouble else (instance, trained)
+        return run.name, f"{other.name} does not run: {other.trouble}"
+    shares = [found.stored_share for found in layers if np.isfinite(found.stored_share)]
+    if not shares:
+        return instance.name, "samples hardly differ in their statistics, so that batches of any size are alike"
+    share = float(np.median(shares))
+    said = f"the stored variances hold {share:.0%} of the variance between samples"
+    if abs(share) < BATCH_OF_ONE:
+        return instance.name, f"{said}, as those of batches of one sample do"
+    return trained.name, f"{said}, as those of larger batches do"
