@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from normswap.report import Report
 
-__all__ = ["DIFFERENT", "EQUAL", "TROUBLE", "Outcome", "worst"]
+__all__ = ["DIFFERENT", "EQUAL", "INTERRUPTED", "TROUBLE", "Outcome", "worst"]
 
 EQUAL, DIFFERENT, TROUBLE = 0, 1, 2  # exit codes, as diff(1) has them
+INTERRUPTED = 130  # as shells have it
 
 
 @dataclass(frozen=True)

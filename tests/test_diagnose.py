@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 from conftest import ROOT, Refused
 from shifted_statistics import shifted
+from small_models import ONE_LAYER, RANK_TWO, built
 
 import normswap
 from normswap import Diagnosis, diagnose
@@ -21,6 +23,7 @@ from normswap.cli import main
 from normswap.diagnosis.layers import finding_of
 from normswap.diagnosis.measures import MEASURES, l1
 from normswap.diagnosis.verdict import Advice, Evidence, judge
+from normswap.errors import CannotRunError
 from normswap.factory import build
 from normswap.layer import Array, NormLayer
 from normswap.moments import Moments
@@ -123,21 +126,203 @@ def test_the_fewest_layers_do_what_all_do() -> None:
     assert off <= 0.05
 
 
-def test_an_interrupt_gives_what_was_seen() -> None:
+def test_batch_statistics_of_several_sizes() -> None:
+    diagnosis = of(*STUDIO, batch_size=[1, 4, 8])
+    assert [mode.name for mode in diagnosis.modes][2:] == ["instance", "batch-stat, N = 4", "batch-stat, N = 8"]
+    normswap.convert(STUDIO[0], "batch-stat", output="batch.onnx")
+    for size in (4, 8):
+        by_hand = error_by_hand(Path("batch.onnx"), STUDIO[1], size)
+        assert errors(diagnosis)[f"batch-stat, N = {size}"] == pytest.approx(by_hand, rel=1e-4)
+    assert len({round(error, 4) for error in errors(diagnosis).values()}) == 5, "they can be told apart"
+
+
+def test_a_last_batch_that_is_smaller_is_told_of() -> None:
+    images = {name: array[:11] for name, array in np.load(STUDIO[1]).items()}
+    diagnosis = diagnose(STUDIO[0], images)
+    assert diagnosis.samples == 11
+    assert "a batch had 3 samples instead of 8: its batch statistics are those of fewer" in diagnosis.notes
+
+
+def test_distances_are_from_the_outputs_of_train_mode() -> None:
+    diagnosis = of(*LOWLIGHT)
+    images = np.load(LOWLIGHT[1])["dark"]
+    normswap.convert(LOWLIGHT[0], "instance", output="instance.onnx")
+    eval_, instance = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"dark": images})[0]
+        for path in (LOWLIGHT[0], "instance.onnx")
+    )
+    by_hand = np.sqrt(np.square(eval_ - instance).reshape(len(images), -1).mean(axis=1)).mean() / instance.std()
+    assert diagnosis.modes[0].distance == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_mismatch_is_measured_in_both_modes() -> None:
+    layers = of(*LOWLIGHT).layers
+    first, *deep = layers
+    for name in ("spread", "staleness"):
+        seen = getattr(first.trained.mismatch, name)
+        np.testing.assert_allclose(seen, getattr(first.eval.mismatch, name), rtol=1e-4, atol=1e-6)
+    assert all(found.eval.staleness > 2 * found.trained.staleness for found in deep), "their input has shifted"
+    session_input = np.load(LOWLIGHT[1])["dark"]
+    graph = onnx.load(LOWLIGHT[0])
+    norm = next(node for node in graph.graph.node if first.layer.name in node.output)
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(norm.input[0], onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = session.run([norm.input[0]], {"dark": session_input})[0].astype(np.float64)
+    mean, var = x.mean(axis=(2, 3)), x.var(axis=(2, 3)) + first.layer.eps
+    assert first.layer.running_mean is not None and first.layer.running_var is not None
+    stored = first.layer.running_var.astype(np.float64) + first.layer.eps
+    ratio = (var + np.square(mean - first.layer.running_mean)) / stored
+    divergence = (np.log(stored) - np.log(var) + ratio - 1) / 2  # KL of normal distributions
+    assert first.eval.mismatch is not None
+    np.testing.assert_allclose(first.eval.mismatch.total, divergence.mean(axis=0), rtol=1e-4)
+
+
+def mean_cubed(output: Array, target: Array) -> Any:
+    return (np.abs(output.astype(np.float64) - target) ** 3).reshape(len(output), -1).mean(axis=1)
+
+
+def test_errors_by_a_function_of_the_user() -> None:
+    diagnosis = of(*LOWLIGHT, error=mean_cubed)
+    assert (diagnosis.verdict.advice, diagnosis.measure) == ("convert to instance", "error")
+    session = onnxruntime.InferenceSession(LOWLIGHT[0], providers=["CPUExecutionProvider"])
+    images = np.load(LOWLIGHT[1])
+    by_hand = mean_cubed(session.run(None, {"dark": images["dark"]})[0], images["target"])
+    assert diagnosis.modes[0].error == pytest.approx(by_hand.mean(), rel=1e-4)
+    assert diagnosis.modes[0].error_std == pytest.approx(by_hand.std(ddof=1) / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (lambda output, target: float(np.abs(output - target).mean()), r"shape \(8,\), found \(\)"),
+        (lambda output, target: ["much"] * len(target), "gives no numbers"),
+    ],
+)
+def test_a_function_that_gives_no_error_for_each_sample_is_refused(error: Any, says: str) -> None:
+    with pytest.raises(CannotRunError, match=says):
+        of(*LOWLIGHT, error=error)
+
+
+def test_psnr_is_shown_in_decibels_and_judged_as_an_error() -> None:
+    diagnosis = of(*LOWLIGHT, error="psnr")
+    assert diagnosis.verdict.advice == "convert to instance"
+    found = errors(diagnosis)
+    assert 20 < found["instance"] < 40
+    assert found["eval"] < found["instance"] - 10, "the more decibels the better"
+
+
+def test_targets_that_have_nothing_to_do_with_the_outputs() -> None:
+    images = np.load(LOWLIGHT[1])["dark"]
+    noise = np.random.default_rng(0).standard_normal(images.shape).astype(np.float32)
+    diagnosis = diagnose(LOWLIGHT[0], images, targets=noise)
+    assert diagnosis.verdict.advice == "retrain"
+    assert "that of giving the mean target for every sample" in diagnosis.verdict.why
+
+
+def batches_of(data: Path, rng: np.random.Generator | None = None) -> Iterator[dict[str, Array]]:
+    images = np.load(data)
+    order = np.arange(16) if rng is None else rng.permutation(16)
+    for part in (order[:8], order[8:]):
+        yield {name: images[name][part] for name in ("dark", "target")}
+
+
+def test_data_that_can_be_read_only_once() -> None:
+    diagnosis = diagnose(LOWLIGHT[0], batches_of(LOWLIGHT[1]))
+    assert diagnosis.verdict.advice == "convert to instance"
+    assert diagnosis.modes[1].trouble == "that takes a second pass, and these data can be read only once"
+    assert diagnosis.verdict.thin == (f"recalibrated was not compared: {diagnosis.modes[1].trouble}",)
+    assert diagnosis.fewest is not None
+
+
+def test_a_loader_that_shuffles() -> None:
+    rng = np.random.default_rng(0)
+    diagnosis = diagnose(LOWLIGHT[0], lambda: batches_of(LOWLIGHT[1], rng))
+    assert diagnosis.verdict.advice == "convert to instance"
+    assert "shuffle" in diagnosis.modes[1].trouble
+    assert any(sentence.startswith("recalibrated was not compared: ") for sentence in diagnosis.verdict.thin)
+
+
+@pytest.mark.parametrize(("in_pass", "samples"), [(1, 16), (2, 32)])
+def test_an_interrupt_gives_what_was_seen(in_pass: int, samples: int) -> None:
     images = np.load(STUDIO[1])
     passes = []
 
     def batches() -> Iterator[dict[str, Array]]:
         passes.append(0)
         for start in range(0, 32, 8):
-            if len(passes) == 3 and start == 16:
+            if len(passes) == in_pass and start == 16:
                 raise KeyboardInterrupt
             yield {name: images[name][start : start + 8] for name in ("dark", "target")}
 
     diagnosis = diagnose(STUDIO[0], batches)
-    assert (diagnosis.complete, diagnosis.samples) in {(False, 16), (True, 32)}
-    if not diagnosis.complete:
-        assert any("interrupted" in note for note in diagnosis.notes)
+    assert (diagnosis.complete, diagnosis.samples) == (False, samples)
+    assert diagnosis.notes[-1] == "it was interrupted, and tells of what it saw up to then"
+    assert diagnosis.verdict.advice == "keep eval"
+    assert "interrupted" in diagnosis.modes[1].trouble
+    whole = {name: images[name][:samples] for name in ("dark", "target")}
+    expected = errors(diagnose(STUDIO[0], whole))
+    del expected["recalibrated"]
+    assert errors(diagnosis) == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_interrupt_before_anything_was_seen_is_one() -> None:
+    def batches() -> Iterator[dict[str, Array]]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        diagnose(STUDIO[0], batches)
+
+
+def test_an_interrupt_while_the_fewest_layers_are_looked_for_costs_those_alone() -> None:
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "finding the fewest layers" and done == 3:
+            raise KeyboardInterrupt
+
+    diagnosis = of(*LOWLIGHT, progress=progress)
+    assert (diagnosis.verdict.advice, diagnosis.fewest, diagnosis.complete) == ("convert to instance", None, False)
+    assert errors(diagnosis) == errors(of(*LOWLIGHT))
+
+
+def test_progress_is_in_samples() -> None:
+    told = []
+    of(*LOWLIGHT, progress=lambda *said: told.append(said))
+    assert told[:4] == [
+        ("running it in 3 ways", 8, 16),
+        ("running it in 3 ways", 16, 16),
+        ("running it recalibrated", 8, 16),
+        ("running it recalibrated", 16, 16),
+    ]
+    assert {stage for stage, _, _ in told[4:]} == {"finding the fewest layers"}
+
+
+def test_a_model_that_takes_one_sample_at_a_time() -> None:
+    model = onnx.load(LOWLIGHT[0])
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    diagnosis = diagnose(model, LOWLIGHT[1], targets=LOWLIGHT[1])
+    assert [mode.name for mode in diagnosis.modes] == ["eval", "recalibrated", "instance"]
+    assert diagnosis.verdict.advice == "convert to instance"
+
+
+def test_what_keeps_its_mode_is_told_of() -> None:
+    diagnosis = diagnose(built(RANK_TWO), np.random.default_rng(0).standard_normal((16, 4), np.float32))
+    assert any(note.startswith("instance: 1 layer kept what they do: ") for note in diagnosis.notes)
+
+
+def test_memory_does_not_grow_with_the_data() -> None:
+    model = built(ONE_LAYER.replace("8, 8", "128, 128"))
+    batch = np.random.default_rng(0).standard_normal((4, 3, 128, 128), np.float32)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        diagnose(model, lambda: (batch for _ in range(count)))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(2)  # imports
+    few, many = peak(4), peak(40)
+    assert many - few < batch.nbytes / 4
 
 
 # The judge.
@@ -216,7 +401,9 @@ def test_the_command_says_it_first(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["diagnose", str(LOWLIGHT[0]), "--inputs", str(LOWLIGHT[1]), "--targets", str(LOWLIGHT[1])]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "convert to instance: normalize each sample by its own statistics (normswap convert --to instance)"
+    assert (
+        lines[0] == "convert to instance: normalize each sample by its own statistics (normswap convert --to instance)"
+    )
     assert any(line.startswith("  --only '/stem/stem.1/") for line in lines)
     assert main([*command, "--json", "--error", "psnr"]) == 0
     told = json.loads(capsys.readouterr().out)

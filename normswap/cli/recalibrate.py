@@ -1,0 +1,66 @@
+"""recalibrate: new running statistics from data."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from normswap.cli.options import options
+from normswap.cli.output import echo, prints_aside
+from normswap.cli.progress import ProgressBar
+from normswap.outcome import DIFFERENT, EQUAL
+
+__all__ = ["recalibrate"]
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("shards", type=click.Path(), nargs=-1, metavar="[SHARD.npz]...")
+@click.option("--inputs", type=click.Path(), metavar="DATA", help="What the statistics are gathered from: .npz, .npy.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@options("weights")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples in each batch, as in training.")
+@click.option("--momentum", type=float, help="Share of the new statistics; without it they replace the old.")
+@click.option("--sequential", is_flag=True, help="Layer by layer, as in eval mode: one pass for each layer.")
+@click.option("--only", multiple=True, metavar="GLOB", help="Layers to recalibrate; repeatable.")
+@click.option("--skip", multiple=True, metavar="GLOB", help="Layers to leave; repeatable.")
+@click.option("--shard", metavar="I/N", help="Take every N-th batch, and write moments (.npz) that --merge takes.")
+@click.option("--merge", is_flag=True, help="Finish with the moments of all shards, given after MODEL.")
+@options("json")
+def recalibrate(
+    model: str,
+    shards: tuple[str, ...],
+    inputs: str | None,
+    output: str,
+    force: bool,
+    weights: str | None,
+    as_json: bool,
+    shard: str | None,
+    merge: bool,
+    **options: Any,
+) -> int:
+    """Give the BatchNorm layers of MODEL new running statistics, those of DATA, and change nothing else.
+
+    MODEL is an .onnx file or package.module:factory, of which the weights are written (.pth, .safetensors). Under
+    torchrun each process takes its share of the batches; with --shard, runs that know nothing of each other do.
+    """
+    from normswap import recalibration_runs as runs
+    from normswap.processes import process_group, rank_and_size
+
+    asked = runs.Asked(model, output, weights, inputs, shards=shards, shard=shard, merge=merge, force=force, **options)
+    with process_group():
+        first = rank_and_size()[0] == 0
+        with prints_aside(), ProgressBar() as progress:
+            done = runs.carried_out(asked, progress if first else None)
+        if not first:
+            return EQUAL if done.ok else DIFFERENT
+    if as_json:
+        click.echo(json.dumps(done.to_dict(), indent=2))
+    else:
+        echo(done.to_text())
+        if done.written:
+            click.echo(f"wrote {done.written}")
+    return EQUAL if done.ok else DIFFERENT

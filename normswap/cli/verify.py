@@ -1,0 +1,106 @@
+"""verify: a converted model held to its original, or every pair that the settings list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from normswap.cli.options import REPORTS, TARGETS, options
+from normswap.cli.output import prints_aside, show
+from normswap.cli.progress import ProgressBar
+from normswap.formats import check_reports
+from normswap.outcome import worst
+from normswap.pairs import Pair, outcome_of
+from normswap.report import counted
+from normswap.settings import Settings, find_settings, outcomes_of, read_settings
+
+__all__ = ["verify"]
+
+
+@click.command()
+@click.argument("before", type=click.Path(), required=False)
+@click.argument("after", type=click.Path(), required=False)
+@click.option("--settings", type=click.Path(), metavar="FILE", help="The settings file, instead of the nearest one.")
+@click.option("--pair", "chosen", multiple=True, metavar="GLOB", help="Pairs of the settings to verify; repeatable.")
+@click.option("--to", metavar=f"[{TARGETS}]", help="The target, of BEFORE and AFTER.")
+@options("prior", "over", "weights")
+@click.option("--after-weights", type=click.Path(), metavar="FILE", help="State dict for a factory given as AFTER.")
+@options(
+    "only",
+    "skip",
+    "may_differ",
+    "allow_refusals",
+    "drop_statistics",
+    "inputs",
+    "shape",
+    "seed",
+    "end_to_end",
+    "runtime",
+    *REPORTS,
+)
+@click.pass_context
+def verify(
+    context: click.Context,
+    /,
+    settings: str | None,
+    chosen: tuple[str, ...],
+    form: str,
+    reports: tuple[str, ...],
+    **pair: Any,
+) -> int:
+    """Hold the converted model AFTER to the original BEFORE under the target's stated meaning.
+
+    Each is an .onnx or .pt2 file, or package.module:factory. AFTER may also be the weights (.pth, .safetensors) that
+    a factory's model was converted to. Models of two frameworks are compared end to end alone.
+
+    Without BEFORE and AFTER, the pairs of the settings file are verified: normswap.toml, or [tool.normswap] of
+    pyproject.toml, in this folder or the nearest one above it. The exit code is that of the worst.
+    """
+    check_reports(reports)
+    listed = None if _names_one_pair(context) else _listed(settings, chosen)
+    pairs = [Pair(**pair)] if listed is None else listed.pairs
+    check_reports(reports, [model for one in pairs for model in (one.before, one.after)])
+    with prints_aside(), ProgressBar() as progress:
+        outcomes = [outcome_of(Pair(**pair), progress)] if listed is None else outcomes_of(listed, progress)
+    show(outcomes, form, reports)
+    return worst(outcomes)
+
+
+def _names_one_pair(context: click.Context) -> bool:
+    """Whether a command names two models, and not a settings file; what goes with the other alone is refused."""
+    given = {
+        str(parameter.name): parameter
+        for parameter in context.command.params
+        if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    }
+    of_pair = [given[field.name] for field in fields(Pair) if field.name in given]
+    if "before" not in given:
+        if of_pair:
+            raise click.UsageError(
+                f"{_spelled(of_pair[0])} is for BEFORE and AFTER; without them the settings file says it of each pair"
+            )
+        return False
+    if "after" not in given:
+        raise click.UsageError("Missing argument 'AFTER'; give both models, or neither to verify those of the settings")
+    if "to" not in given:
+        raise click.UsageError("Missing option '--to'")
+    for name in ("settings", "chosen"):
+        if name in given:
+            raise click.UsageError(f"{_spelled(given[name])} does nothing beside BEFORE and AFTER; leave it out")
+    return True
+
+
+def _spelled(parameter: click.Parameter) -> str:
+    return "/".join((*parameter.opts, *parameter.secondary_opts))
+
+
+def _listed(path: str | None, chosen: Sequence[str]) -> Settings:
+    found = read_settings(find_settings() if path is None else path)
+    listed = found.only(chosen)
+    of = f"{len(listed.pairs)} of " if len(listed.pairs) < len(found.pairs) else ""
+    click.echo(f"normswap: {of}{counted(len(found.pairs), 'pair')} in {found.path}", err=True)
+    return listed

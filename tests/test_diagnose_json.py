@@ -1,0 +1,82 @@
+"""JSON of a diagnosis: valid by the schema in the package, which turns down what is not one of ours."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from jsonschema import Draft202012Validator
+
+import normswap
+from normswap.diagnosis.findings import VERSION, Diagnosis
+
+SCHEMA = json.loads(files("normswap.diagnosis").joinpath("schema.json").read_text(encoding="utf-8"))
+VALIDATOR = Draft202012Validator(SCHEMA)
+Place = tuple[str | int, ...]
+
+
+@cache
+def diagnosis(model: str, *, targets: bool = True) -> Diagnosis:
+    data = ROOT / f"fixtures/{model}_images.npz"
+    return normswap.diagnose(ROOT / f"fixtures/{model}.onnx", data, targets=data if targets else None)
+
+
+def of_nan() -> Diagnosis:
+    images = np.load(ROOT / "fixtures/lowlight_images.npz")["dark"]
+    return normswap.diagnose(ROOT / "fixtures/lowlight.onnx", np.where(images > 0.5, np.nan, images).astype(np.float32))
+
+
+DOCUMENTS = {
+    "lowlight": lambda: diagnosis("lowlight"),
+    "studio": lambda: diagnosis("studio"),
+    "without targets": lambda: diagnosis("lowlight", targets=False),
+    "NaN": of_nan,
+}
+
+
+def test_the_schema_is_one() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["properties"]["version"]["const"] == VERSION
+    assert SCHEMA["title"].endswith(f"version {VERSION}")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_diagnosis_is_valid(name: str) -> None:
+    text = json.dumps(DOCUMENTS[name]().to_dict(), allow_nan=False)
+    VALIDATOR.validate(json.loads(text))
+
+
+def places(value: Any, place: Place = ()) -> Iterator[Place]:
+    yield place
+    pairs = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, part in pairs:
+        yield from places(part, (*place, key))
+
+
+def changed(place: Place, *value: Any) -> Any:
+    """A document with another value at a place, or with none there."""
+    document: Any = copy.deepcopy(diagnosis("lowlight").to_dict())
+    parent = document
+    for key in place[:-1]:
+        parent = parent[key]
+    if value:
+        parent[place[-1]] = value[0]
+    else:
+        del parent[place[-1]]
+    return document
+
+
+def test_a_diagnosis_without_a_key_or_with_a_value_of_another_type_is_turned_down() -> None:
+    for place in places(diagnosis("lowlight").to_dict()):
+        if place and isinstance(place[-1], str):
+            assert not VALIDATOR.is_valid(changed(place)), place
+        if place:
+            assert not VALIDATOR.is_valid(changed(place, {"a": 1})), place
+            assert not VALIDATOR.is_valid(changed(place, True)) or place == ("complete",), place
