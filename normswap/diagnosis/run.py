@@ -290,7 +290,11 @@ def _train_mode(layers: Sequence[LayerFinding], instance: Mode, trained: Mode) -
     if not shares:
         return instance.name, "samples hardly differ in their statistics, so that batches of any size are alike"
     share = float(np.median(shares))
-    said = f"the stored variances hold {share:.0%} of the variance between samples"
-    if abs(share) < BATCH_OF_ONE:
+    if share < -BATCH_OF_ONE:
+        return trained.name, "the stored variances are below those within samples, which says nothing of batches"
+    if share > 1 - BATCH_OF_ONE:
+        return trained.name, "the stored variances hold the variance between samples, as those of larger batches do"
+    said = f"the stored variances hold {max(share, 0):.0%} of the variance between samples"
+    if share < BATCH_OF_ONE:
         return instance.name, f"{said}, as those of batches of one sample do"
-    return trained.name, f"{said}, as those of larger batches do"
+    return trained.name, f"{said}, as those of small batches do"

@@ -1,0 +1,130 @@
+"""What a diagnosis costs, as a ratio to plain inference: one pass in each of the modes that it runs.
+
+One process; in each round every plain pass and then ``normswap.diagnose`` go over the same samples, with targets, so
+that all is in the ratio: starting sessions, gathering, comparing, recalibrating and its verification, and the search
+for the fewest layers. Shown are the median of the rounds and, in brackets, the least and the most, and by how much the
+peak of traced memory grows from a quarter of the samples to all of them, in an untimed run.
+
+    python benchmarks/diagnose.py [MODEL.onnx ...] [--samples 1000] [--rounds 3] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from gather import EXTENT, FIXTURE, ROOT, in_mode
+
+import normswap
+from normswap.backends import onnx_graph, torch_module
+from normswap.backends.onnx_graph.inputs import signature
+from normswap.backends.onnx_graph.runtime import Session
+from normswap.factory import build
+
+BATCH = 8
+MODES = ("eval", "eval", "instance", "batch-stat")  # the recalibrated model is one in eval mode
+Batches = Callable[[], Iterator[tuple[Any, Any]]]
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def measured(
+    model: Any, plain: dict[str, Callable[[Any], Any]], batches: Callable[[int], Batches], samples: int, rounds: int
+) -> str:
+    """Return what is shown of one model.
+
+    Args:
+        model: What is diagnosed.
+        plain: Plain inference of one batch, by mode.
+        batches: Gives so many batches, of inputs and targets.
+        samples: Of a pass.
+        rounds: That count; one more warms up.
+    """
+
+    def passes(mode: str) -> None:
+        for inputs, _ in batches(samples // BATCH)():
+            plain[mode](inputs)
+
+    def peak(count: int) -> float:
+        tracemalloc.start()
+        normswap.diagnose(model, batches(count))
+        found = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+        return found
+
+    found = []
+    for number in range(rounds + 1):
+        plainly = sum(seconds(partial(passes, mode)) for mode in MODES)
+        ratio = seconds(lambda: normswap.diagnose(model, batches(samples // BATCH))) / plainly
+        if number:
+            found.append(ratio)
+    few, many = peak(samples // BATCH // 4), peak(samples // BATCH)
+    ratio = f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
+    return f"{ratio} of {plainly:.1f} s  memory {few:.1f} MB, {many - few:+.2f} MB for four times the samples"
+
+
+def of_onnx(path: Path, samples: int, rounds: int) -> str:
+    """Measure in ONNX Runtime."""
+    model = onnx_graph.load(path)
+    extent = 64 if path == FIXTURE else EXTENT
+    (value,) = signature(model)
+    dims = [BATCH, *(dim if isinstance(dim, int) else extent for dim in (value.dims or ())[1:])]
+    x = np.random.default_rng(0).standard_normal(dims).astype(np.float32)
+    sessions = {mode: Session(in_mode(onnx_graph.prepare(model), mode), optimize=True) for mode in set(MODES)}
+    y = next(iter(sessions["eval"].run({value.name: x}).outputs.values()))
+
+    def batches(count: int) -> Batches:
+        return lambda: (({value.name: x}, y) for _ in range(count))
+
+    return measured(path, {mode: session.run for mode, session in sessions.items()}, batches, samples, rounds)
+
+
+def of_module(module: torch.nn.Module, extent: int, samples: int, rounds: int) -> str:
+    """Measure in torch."""
+    x = torch.randn((BATCH, 3, extent, extent), generator=torch.Generator().manual_seed(0))
+    modules = {mode: in_mode(torch_module.load(module), mode).module for mode in set(MODES)}
+
+    def run(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            y: torch.Tensor = module(x)
+            return y
+
+    y = run(module, x)
+
+    def batches(count: int) -> Batches:
+        return lambda: ((x, y) for _ in range(count))
+
+    plain = {mode: partial(run, module) for mode, module in modules.items()}
+    return measured(module, plain, batches, samples, rounds)
+
+
+@click.command(help=__doc__.partition("\n")[0])
+@click.argument("models", type=click.Path(path_type=Path), nargs=-1)
+@click.option("--samples", default=1000, show_default=True, help="Of a pass.")
+@click.option("--rounds", default=3, show_default=True, help="That count.")
+@click.option("--threads", default=2, show_default=True, help="Of torch; ONNX Runtime takes all cores.")
+def main(models: tuple[Path, ...], samples: int, rounds: int, threads: int) -> None:
+    """Measure the fixture in both runtimes, and the models given."""
+    torch.set_num_threads(threads)
+    print(f"{samples} samples, {threads} threads; diagnose against a plain pass for each mode", flush=True)
+    for path in (FIXTURE, *models):
+        print(f"onnxruntime {path.stem:<28} {of_onnx(path, samples, rounds)}", flush=True)
+    generator = build("fixtures.lowlight:Generator", ROOT / "fixtures" / "lowlight.safetensors").eval()
+    print(f"torch       {'lowlight':<28} {of_module(generator, 64, samples, rounds)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
