@@ -72,8 +72,8 @@ def measured(
         if number:
             found.append(ratio)
     few, many = peak(samples // BATCH // 4), peak(samples // BATCH)
-    ratio = f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
-    return f"{ratio} of {plainly:.1f} s  memory {few:.1f} MB, {many - few:+.2f} MB for four times the samples"
+    shown = f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
+    return f"{shown} of {plainly:.1f} s  memory {few:.1f} MB, {many - few:+.2f} MB for four times the samples"
 
 
 def of_onnx(path: Path, samples: int, rounds: int) -> str:
@@ -84,7 +84,7 @@ def of_onnx(path: Path, samples: int, rounds: int) -> str:
     dims = [BATCH, *(dim if isinstance(dim, int) else extent for dim in (value.dims or ())[1:])]
     x = np.random.default_rng(0).standard_normal(dims).astype(np.float32)
     sessions = {mode: Session(in_mode(onnx_graph.prepare(model), mode), optimize=True) for mode in set(MODES)}
-    y = next(iter(sessions["eval"].run({value.name: x}).outputs.values()))
+    y = next(iter(sessions["eval"].run({value.name: x}).values()))
 
     def batches(count: int) -> Batches:
         return lambda: (({value.name: x}, y) for _ in range(count))
@@ -107,8 +107,7 @@ def of_module(module: torch.nn.Module, extent: int, samples: int, rounds: int) -
     def batches(count: int) -> Batches:
         return lambda: ((x, y) for _ in range(count))
 
-    plain = {mode: partial(run, module) for mode, module in modules.items()}
-    return measured(module, plain, batches, samples, rounds)
+    return measured(module, {mode: partial(run, modules[mode]) for mode in MODES}, batches, samples, rounds)
 
 
 @click.command(help=__doc__.partition("\n")[0])

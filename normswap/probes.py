@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from normswap.backends import Backend, CutLayer
@@ -157,7 +158,8 @@ def _with_small_statistics(layer: NormLayer, seed: int) -> NormLayer:
     assert layer.running_mean is not None and layer.running_var is not None, "population refuses others"
     rng = np.random.default_rng(seed)
     eps = layer.eps if layer.eps > 0 else 1e-5
-    sizes = np.where(np.arange(layer.running_var.size) % 2, 1.0, eps)
+    most = float(ml_dtypes.finfo(layer.running_var.dtype).max)  # type: ignore[no-untyped-call]
+    sizes = np.where(np.arange(layer.running_var.size) % 2, 1.0, min(eps, most / 4))
     return replace(
         layer,
         running_mean=rng.uniform(-1, 1, layer.running_mean.shape).astype(layer.running_mean.dtype),

@@ -19,6 +19,7 @@ __all__ = ["Evaluation", "Layer", "layers_of"]
 
 Array = NDArray[Any]
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+_PRIOR = 16  # of blend, which is over the batch
 _UNARY: dict[str, Callable[[Array], Array]] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Neg": np.negative,
@@ -173,9 +174,13 @@ class Evaluation:
         x = inputs[0].array
         column = (1, -1) + (1,) * (x.ndim - 2)
         scale, bias, mean, var = (given.array.reshape(column) for given in inputs[1:])
-        axes = self._axes("/".join((*frame.path, node.output[0])), node, attributes, x.ndim)
+        name = "/".join((*frame.path, node.output[0]))
+        axes = self._axes(name, node, attributes, x.ndim)
         eps = float(np.float32(attributes.get("epsilon", 1e-5)))
         used_mean, used_var = (mean, var) if axes is None else (x.mean(axes, keepdims=True), x.var(axes, keepdims=True))
+        if self._target == "blend" and name in self._planned:
+            kept, own, n = (mean, var), (used_mean, used_var), len(x)
+            used_mean, used_var = ((_PRIOR * old + n * new) / (_PRIOR + n) for old, new in zip(kept, own, strict=True))
         size = self._noise * UNIT[inputs[0].dtype]
         if axes is not None and size:
             wobble = self._rng.uniform(-size, size, used_mean.shape)
@@ -200,7 +205,7 @@ class Evaluation:
             trains = len(node.output) > 1 if self._opset >= 7 else not attributes.get("is_test", 0)
         meaning = self._target if name in self._planned else "batch-stat" if trains else "population"
         spatial = tuple(range(2, rank))
-        return {"instance": spatial, "batch-stat": (0, *spatial), "population": None}[meaning]
+        return {"instance": spatial, "batch-stat": (0, *spatial), "blend": (0, *spatial), "population": None}[meaning]
 
 
 def _simple(op_type: str, inputs: list[Number], attributes: dict[str, Any], opset: int) -> Number:

@@ -339,4 +339,4 @@ def test_an_eps_of_any_size_is_probed_in_silence(case: str, eps: str) -> None:
     text = CASES[case].text.replace("epsilon=0.01", f"epsilon={eps}")
     for to in NORMS:
         with contextlib.suppress(normswap.NothingToConvertError):
-            normswap.convert(build(text), to, end_to_end=False)
+            normswap.convert(build(text), to, **asked(to), end_to_end=False)

@@ -86,10 +86,11 @@ class _Cutter:
 
         ONNX Runtime leaves out a Cast of constants to half precision that it casts back, even unoptimized.
         """
-        value = constant(scope, name) if node.op_type == "Cast" and not self._is_cut(scope, node) else None
-        if value is not None:
-            self._define(scope, name, None, onnx.numpy_helper.from_array(value, name))
-        return value is not None
+        value = constant(scope, name) if node.op_type == "Cast" else None
+        if value is None or self._is_cut(scope, node):
+            return False
+        self._define(scope, name, None, onnx.numpy_helper.from_array(value, name))
+        return True
 
     def _is_cut(self, scope: Scope, node: onnx.NodeProto) -> bool:
         """Whether the computation of a node's inputs is cut somewhere, so that a constant is none any more."""
