@@ -11,7 +11,7 @@ from normswap.backends import Backend
 from normswap.backends.files import check_writable
 from normswap.backends.onnx_graph.inputs import signature
 from normswap.backends.onnx_graph.model import OnnxModel
-from normswap.data import batches_of
+from normswap.data import SCALES, batches_of, parse_size
 from normswap.errors import SelectionError
 from normswap.gather import gathering_backend
 from normswap.pairs import is_checkpoint, source_of
@@ -43,6 +43,8 @@ class Asked:
         shard: ``i/n``, which share of the data to gather from.
         merge: Whether to merge.
         batch_size: Samples in each batch; None for what the data are read in by default.
+        scale: What 0 and 255 of images become, a key of SCALES.
+        size: Width and height that images are brought to, as ``WxH``.
         momentum: See ``normswap.recalibrate``.
         sequential: See there.
         only: See there.
@@ -58,6 +60,8 @@ class Asked:
     shard: str | None = None
     merge: bool = False
     batch_size: int | None = None
+    scale: str | None = None
+    size: str | None = None
     momentum: float | None = None
     sequential: bool = False
     only: tuple[str, ...] = ()
@@ -143,7 +147,13 @@ def carried_out(asked: Asked, progress: Progress | None = None) -> Done:
         seen = merge_shards(chosen, _hash_of(chosen, asked.model), asked.shards)
         return recalibrate_with(chosen, seen, momentum=asked.momentum, output=asked.output, force=asked.force)
     assert asked.inputs is not None, "_raise_for_idle"
-    batches = batches_of(asked.inputs, inputs=_declared(backend, loaded), batch_size=asked.batch_size)
+    batches = batches_of(
+        asked.inputs,
+        inputs=_declared(backend, loaded),
+        batch_size=asked.batch_size,
+        scale=SCALES[asked.scale] if asked.scale else None,
+        size=parse_size(asked.size) if asked.size else None,
+    )
     if asked.shard is not None:
         index, count = parse_shard(asked.shard)
         chosen = selection(loaded, only=asked.only, skip=asked.skip)
@@ -170,8 +180,8 @@ def _raise_for_idle(asked: Asked) -> None:
     if asked.merge:
         if not asked.shards:
             raise SelectionError("--merge takes the files that --shard wrote; name all of them after MODEL")
-        idle = {"--inputs": asked.inputs, "--shard": asked.shard, "--batch-size": asked.batch_size}
-        idle["--sequential"] = asked.sequential
+        idle: dict[str, Any] = {"--inputs": asked.inputs, "--shard": asked.shard, "--batch-size": asked.batch_size}
+        idle |= {"--scale": asked.scale, "--size": asked.size, "--sequential": asked.sequential}
         for name, given in idle.items():
             if given:
                 raise SelectionError(f"{name} does nothing with --merge, which runs no model; leave it out")

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import ROOT, Refused
+from PIL import Image
 from shifted_statistics import shifted
 from small_models import ONE_LAYER, RANK_TWO, built
 
@@ -410,6 +411,33 @@ def test_the_command_says_it_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["advice"] == "convert to instance"
     assert [mode["name"] for mode in told["modes"]] == ["eval", "recalibrated", "instance", "batch-stat, N = 8"]
     assert len(told["layers"]) == 9
+
+
+def as_images(data: Path, count: int) -> tuple[dict[str, Array], list[str]]:
+    """Write samples as folders of images; return their values in -1..1, and the options that say so."""
+    images = {}
+    for name, array in np.load(data).items():
+        Path(name).mkdir()
+        pixels = np.round((array[:count] + 1) * 127.5).clip(0, 255).astype(np.uint8)
+        for number, image in enumerate(pixels):
+            Image.fromarray(image.transpose(1, 2, 0)).save(f"{name}/{number:03}.png")
+        images[name] = (pixels / 127.5 - 1).astype(np.float32)
+    return images, ["--inputs", "dark", "--scale", "-1,1"]
+
+
+def test_folders_of_images(capsys: pytest.CaptureFixture[str]) -> None:
+    images, given = as_images(LOWLIGHT[1], 16)
+    assert main(["diagnose", str(LOWLIGHT[0]), *given, "--targets", "target", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    expected = diagnose(LOWLIGHT[0], images).to_dict()
+    assert told["advice"] == expected["advice"] == "convert to instance"
+    for found, wanted in zip(told["modes"], expected["modes"], strict=True):
+        assert found["error"] == pytest.approx(wanted["error"], rel=1e-5)
+    assert main(["recalibrate", str(LOWLIGHT[0]), *given, "-o", "images.onnx"]) == 0
+    normswap.recalibrate(LOWLIGHT[0], [images["dark"][:8], images["dark"][8:]], output="arrays.onnx")
+    one, other = (normswap.find(path)[-1].running_var for path in ("images.onnx", "arrays.onnx"))
+    assert one is not None and other is not None
+    np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 REFUSED = {

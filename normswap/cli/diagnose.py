@@ -26,8 +26,7 @@ __all__ = ["diagnose"]
 @click.option(
     "--batch-size", multiple=True, type=click.IntRange(min=1), help="Samples of batch statistics; repeatable."
 )
-@click.option("--scale", type=click.Choice(list(SCALES)), help="What black and white of images are for the model.")
-@click.option("--size", metavar="WxH", help="Bring images to this size.")
+@options("scale", "size")
 @click.option("-o", "--output", type=click.Path(), metavar="REPORT.html", help="Write a page, too.")
 @options("json")
 def diagnose(

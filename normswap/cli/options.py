@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from normswap.backends import OWN
+from normswap.data import SCALES
 from normswap.formats import FORMATS
 from normswap.norms import NORMS
 from normswap.norms.blend import OVER
@@ -80,6 +81,10 @@ def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         "weights": click.option(
             "--weights", type=click.Path(), metavar="FILE", help="State dict for a factory: .pth or .safetensors."
         ),
+        "scale": click.option(
+            "--scale", type=click.Choice(list(SCALES)), help="What black and white of images are for the model."
+        ),
+        "size": click.option("--size", metavar="WxH", help="Bring images to this size."),
         "json": click.option("--json", "as_json", is_flag=True, help="Print it as JSON."),
         "format": click.option(
             "--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True,

@@ -18,11 +18,12 @@ __all__ = ["recalibrate"]
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("shards", type=click.Path(), nargs=-1, metavar="[SHARD.npz]...")
-@click.option("--inputs", type=click.Path(), metavar="DATA", help="What the statistics are gathered from: .npz, .npy.")
+@click.option("--inputs", type=click.Path(), metavar="DATA", help="What the statistics are gathered from.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @options("weights")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples in each batch, as in training.")
+@options("scale", "size")
 @click.option("--momentum", type=float, help="Share of the new statistics; without it they replace the old.")
 @click.option("--sequential", is_flag=True, help="Layer by layer, as in eval mode: one pass for each layer.")
 @click.option("--only", multiple=True, metavar="GLOB", help="Layers to recalibrate; repeatable.")
@@ -44,8 +45,9 @@ def recalibrate(
 ) -> int:
     """Give the BatchNorm layers of MODEL new running statistics, those of DATA, and change nothing else.
 
-    MODEL is an .onnx file or package.module:factory, of which the weights are written (.pth, .safetensors). Under
-    torchrun each process takes its share of the batches; with --shard, runs that know nothing of each other do.
+    MODEL is an .onnx file or package.module:factory, of which the weights are written (.pth, .safetensors). DATA is an
+    .npz of arrays by input name, an .npy, or a folder of those or of PNG or JPEG images. Under torchrun each process
+    takes its share of the batches; with --shard, runs that know nothing of each other do.
     """
     from normswap import recalibration_runs as runs
     from normswap.processes import process_group, rank_and_size
