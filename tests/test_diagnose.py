@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -370,6 +372,7 @@ REMARKS = {
     "NaN": (layer_of([0, np.nan, 0, 0], [1, 2, 3, 4]), None, "1 of 4 channels with NaN"),
     "negative": (layer_of([0] * 4, [1, -2, 3, 4]), None, "1 of 4 channels with a negative variance"),
     "dead": (layer_of([1, 1], [1, 2]), CONSTANT, "2 of 2 channels dead"),
+    "moved": (layer_of(OF_ONE.pooled_mean + 5, OF_ONE.pooled_var), OF_ONE, "frozen, shifted, or of others"),
     "batches of one": (layer_of([0] * 4, OF_ONE.within), OF_ONE, "batches of one sample"),
 }
 
@@ -438,6 +441,14 @@ def test_folders_of_images(capsys: pytest.CaptureFixture[str]) -> None:
     one, other = (normswap.find(path)[-1].running_var for path in ("images.onnx", "arrays.onnx"))
     assert one is not None and other is not None
     np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_onnx_takes_no_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; from normswap.cli import main; sys.exit(main())"
+    words = ["diagnose", str(STUDIO[0]), "--inputs", str(STUDIO[1]), "--targets", str(STUDIO[1]), "-o", "page.html"]
+    found = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith("keep eval: ")
 
 
 REFUSED = {

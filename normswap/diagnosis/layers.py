@@ -14,6 +14,7 @@ __all__ = ["BATCH_OF_ONE", "Given", "LayerFinding", "finding_of"]
 
 _DEAD = 1e-12  # of a variance beside eps: a channel that never says anything
 _TELLING = 0.05  # variance between samples, as a share of that within, from which on the two can be told apart
+_STALE = 0.01  # nats, below which nobody sees a difference
 BATCH_OF_ONE = 0.25  # share of the variance between samples that is stored, below which batches were of one sample
 
 
@@ -119,6 +120,10 @@ def _remarks(finding: LayerFinding) -> list[str]:
         dead = moments.pooled_var <= _DEAD * max(layer.eps, 1e-30)
         if dead.any():
             said.append(f"{_count(dead)} dead: the same value in every sample")
+        if finding.trained.staleness > max(finding.trained.spread, _STALE):
+            said.append(
+                "statistics further from these data than samples are from one another: frozen, shifted, or of others"
+            )
         if abs(finding.stored_share) < BATCH_OF_ONE:
             said.append("statistics as of batches of one sample: the variance between samples is missing")
     return said
