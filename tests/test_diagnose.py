@@ -309,7 +309,53 @@ def test_a_model_that_takes_one_sample_at_a_time() -> None:
 
 def test_what_keeps_its_mode_is_told_of() -> None:
     diagnosis = diagnose(built(RANK_TWO), np.random.default_rng(0).standard_normal((16, 4), np.float32))
-    assert any(note.startswith("instance: 1 layer kept what they do: ") for note in diagnosis.notes)
+    assert diagnosis.modes[2].trouble.startswith("no layer takes it: y: its input has rank 2")
+    assert diagnosis.train.startswith("batch-stat, N = 8: instance does not run: no layer takes it")
+    assert any(
+        sentence.startswith("instance was not compared: no layer takes it") for sentence in diagnosis.verdict.thin
+    )
+
+
+BATCH_STATISTICS = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) <float[3] scale, float[3] bias> {
+  m = ReduceMean <axes = [0, 2, 3], keepdims = 0> (x)
+  m4 = ReduceMean <axes = [0, 2, 3], keepdims = 1> (x)
+  d = Sub (x, m4)
+  s = Mul (d, d)
+  v = ReduceMean <axes = [0, 2, 3], keepdims = 0> (s)
+  y = BatchNormalization (x, scale, bias, m, v)
+}"""
+
+
+TWO_LAYERS = """<ir_version: 8, opset_import: ["" : 8]>
+g (float[N, 4, 8, 8] x) => (float[N, 4, 8, 8] y)
+<float[4] other1, float[4] other2, float[4] other3, float[4] other4, float[4] a, float[4] b, float[4] c, float[4] d> {
+  n = BatchNormalization (x, other1, other2, other3, other4)
+  y = BatchNormalization (n, a, b, c, d)
+}"""
+
+
+def test_what_does_not_stop_a_diagnosis() -> None:
+    """Statistics of each place, statistics that are not stored, and outputs that are all the same."""
+    places = built(TWO_LAYERS.replace("4] other", "4, 8, 8] other"))
+    (norm,) = (node for node in places.graph.node if "n" in node.output)
+    norm.attribute.append(onnx.helper.make_attribute("spatial", 0))
+    images = np.random.default_rng(0).standard_normal((8, 3, 8, 8), np.float32)
+    found = diagnose(places, np.concatenate([images, images[:, :1]], axis=1))
+    assert any("for each place" in remark for remark in found.layers[0].remarks)
+    assert "in instance 1 of 2 layers are as they were, as the notes say" in found.verdict.thin
+    assert any(note.startswith("as they were in instance: n (spatial=0") for note in found.notes)
+
+    same = built(ONE_LAYER)
+    same.graph.node[-1].output[0] = "n"
+    zero = onnx.helper.make_node("Constant", [], ["zero"], value_float=0.0)
+    same.graph.node.extend([zero, onnx.helper.make_node("Mul", ["n", "zero"], ["y"])])
+    found = diagnose(same, images)
+    assert [mode.distance for mode in found.modes] == [0.0] * 4
+    assert found.verdict.advice == "keep eval"
+
+    found = diagnose(built(BATCH_STATISTICS), images)
+    assert "it stores no running statistics" in found.modes[1].trouble
 
 
 def test_memory_does_not_grow_with_the_data() -> None:
@@ -336,7 +382,8 @@ ADVICE: dict[str, Advice] = {"eval": "keep eval", "recalibrated": "recalibrate",
 
 def evidence(baseline: float = 1.0, **found: Any) -> Evidence:
     given = {name: np.asarray(values, np.float64) for name, values in found.items()}
-    return Evidence(given, given, 1.0, np.array([baseline]), "instance", ADVICE)
+    distances = {name: float(np.mean(values)) for name, values in given.items()}
+    return Evidence(given, distances, np.array([baseline]), "instance", ADVICE)
 
 
 JUDGED = {

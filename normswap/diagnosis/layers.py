@@ -70,6 +70,8 @@ class LayerFinding:
         """
         if self.alone is None or not self.alone.samples or self.layer.running_var is None:
             return float("nan")
+        if self.layer.running_var.shape != self.alone.mean.shape:
+            return float("nan")
         between, within = self.alone.between_var, self.alone.within
         telling = between > _TELLING * within
         if not telling.any():
@@ -100,6 +102,8 @@ def finding_of(
 def _given(layer: NormLayer, moments: Moments | None) -> Given:
     if moments is None or not moments.samples or layer.running_mean is None or layer.running_var is None:
         return Given(moments, None)
+    if layer.running_mean.shape != moments.mean.shape:  # spatial=0 of old opsets, which _remarks says
+        return Given(moments, None)
     return Given(moments, mismatch(moments, layer.running_mean, layer.running_var))
 
 
@@ -109,6 +113,8 @@ def _remarks(finding: LayerFinding) -> list[str]:
         return ["stores no statistics"]
     mean, var = (values.astype(np.float64) for values in (layer.running_mean, layer.running_var))
     said = []
+    if mean.ndim > 1:
+        said.append("statistics for each place of each channel (spatial=0), which were not held to the samples'")
     if not (np.isfinite(mean).all() and np.isfinite(var).all()):
         said.append(f"{_count(~(np.isfinite(mean) & np.isfinite(var)))} with NaN or infinite statistics")
     if (var < 0).any():

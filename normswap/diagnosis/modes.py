@@ -30,12 +30,14 @@ class Mode:
         name: As tables have it.
         gathering: Runs it; None where it cannot be run.
         samples: How many are run at a time; None for all of a batch.
+        layers: How many layers the model has.
         trouble: Why it was not run to the end; empty where it was.
     """
 
     name: str
     gathering: Gathering | None
     samples: int | None = None
+    layers: int = 0
     trouble: str = ""
 
     @property
@@ -53,6 +55,9 @@ class Mode:
             part = {name: array[start : start + size] for name, array in arrays.items()}
             taken = min(size, count - start)
             found = self.gathering.add(part)
+            left = self.gathering.left
+            if left and len(left) == self.layers:
+                raise CannotRunError(f"no layer takes it: {': '.join(next(iter(left.items())))}")
             parts.append({name: value for name, value in found.items() if value.shape[:1] == (taken,)})
         if len(parts) == 1:
             return parts[0]
@@ -103,6 +108,12 @@ class Comparison:
         """Root mean square distance of each sample's outputs from those of a reference, in units of the output."""
         key = (mode, reference)
         return np.concatenate([_NONE, *(batch.distances[key] for batch in self._batches if key in batch.distances)])
+
+    def share(self, mode: str, reference: str) -> float:
+        """Mean distance of a mode from a reference, as a share of the latter's scale; NaN where there is none."""
+        mean = float(np.mean(distances)) if (distances := self.distances(mode, reference)).size else float("nan")
+        scale = self.scale(reference)
+        return mean / scale if scale else mean if mean == 0 else mean * float("inf")
 
     def scale(self, reference: str) -> float:
         """Standard deviation of all elements of a reference's outputs, in their units; NaN where there are none."""

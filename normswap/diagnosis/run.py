@@ -18,10 +18,10 @@ from normswap.diagnosis.measures import ErrorOf, measure_of
 from normswap.diagnosis.modes import MEAN_TARGET, Comparison, Mode
 from normswap.diagnosis.spool import Spool
 from normswap.diagnosis.verdict import Advice, Evidence, Verdict, judge
-from normswap.errors import NormswapError
+from normswap.errors import NormswapError, NothingToConvertError
 from normswap.gather import Gathering, gathering_backend
-from normswap.layer import Array
-from normswap.recalibrate import Seen, Selection, recalibrate_with, selection
+from normswap.layer import Array, NormLayer
+from normswap.recalibrate import Seen, recalibrate_with, selection
 from normswap.report import Progress, counted
 
 __all__ = ["diagnose"]
@@ -66,8 +66,8 @@ def diagnose(
     Raises:
         DataError: If the data do not fit the model.
         SelectionError: If there is no measure of that name.
-        CannotRunError: If the model does not run, or no target fits its outputs.
-        NothingToConvertError: If no layer stores statistics.
+        CannotRunError: If the model does not run, in no mode but eval, or a target fits no output.
+        NothingToConvertError: If there is no BatchNorm layer.
 
     Example:
         >>> images = "fixtures/lowlight_images.npz"
@@ -77,8 +77,14 @@ def diagnose(
     """
     measure = measure_of(error)
     backend = gathering_backend(model)
-    chosen = selection(model)
-    declared = signature(chosen.model) if backend.DECLARES_INPUTS else ()
+    loaded = backend.without_statistics(backend.load(model))  # of training, which nobody compares
+    layers = [layer for layer in backend.find(loaded) if layer.role != "weight"]
+    if not layers:
+        raise NothingToConvertError(
+            "no BatchNorm was found, so there is nothing to diagnose; normswap inspect says whether the BatchNorms "
+            "look folded and how to export so that they stay"
+        )
+    declared = signature(loaded) if backend.DECLARES_INPUTS else ()
     sizes = [batch_size] if isinstance(batch_size, int) else sorted(set(batch_size or ()))
     data = batches_of(
         data,
@@ -89,7 +95,8 @@ def diagnose(
         size=size,
     )
     with Spool() as spool:
-        return _Run(chosen, data, sizes, Comparison(measure, spool=None if data.once else spool), progress).diagnosis()
+        comparison = Comparison(measure, spool=None if data.once else spool)
+        return _Run(loaded, layers, data, sizes, comparison, progress).diagnosis()
 
 
 class _Run:
@@ -97,13 +104,15 @@ class _Run:
 
     def __init__(
         self,
-        chosen: Selection,
+        model: Any,
+        layers: Sequence[NormLayer],
         data: Data,
         sizes: Sequence[int],
         comparison: Comparison,
         progress: Progress | None,
     ) -> None:
-        self._chosen, self._data, self._sizes = chosen, data, sizes
+        self._model, self._data, self._sizes = model, data, sizes
+        self._names = [layer.name for layer in layers]
         self._comparison, self._progress = comparison, progress
         self._modes: list[Mode] = []
         self._first: dict[str, Array] = {}
@@ -162,13 +171,13 @@ class _Run:
 
     def _begin(self, count: int) -> None:
         """Make the modes, now that the size of a batch is known."""
-        model = self._chosen.model
+        model, count_of_layers = self._model, len(self._names)
         sizes = sorted({min(size, count) for size in self._sizes or [count]} - {1})
         self._batch = sizes[-1] if sizes else 1
-        self._modes = [Mode("eval", Gathering(model, "eval")), Mode("instance", Gathering(model, "instance"))]
+        self._modes = [Mode(mode, Gathering(model, mode), layers=count_of_layers) for mode in ("eval", "instance")]
         for size in sizes:
             gathering = Gathering(model, "batch-stat", layers=None if size == sizes[-1] else [])
-            self._modes.append(Mode(f"batch-stat, N = {size}", gathering, size))
+            self._modes.append(Mode(f"batch-stat, N = {size}", gathering, size, count_of_layers))
         self._comparison.references = ["instance", *(mode.name for mode in self._modes[-1:] if sizes)]
 
     def _recalibrated(self, trained: Mode) -> Mode:
@@ -179,7 +188,7 @@ class _Run:
         if self._data.once:
             return Mode(name, None, trouble="that takes a second pass, and these data can be read only once")
         try:
-            found = recalibrate_with(self._chosen, Seen(trained.moments))
+            found = recalibrate_with(selection(self._model), Seen(trained.moments))
         except NormswapError as error:
             return Mode(name, None, trouble=str(error))
         if not found.ok:
@@ -215,7 +224,7 @@ class _Run:
             named = ", ".join(f"{name} ({reason})" for name, reason in list(left.items())[:_NAMED])
             more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
             if left:
-                self._notes.append(f"{mode.name}: {counted(len(left), 'layer')} kept what they do: {named}{more}")
+                self._notes.append(f"as they were in {mode.name}: {named}{more}")
         return [
             finding_of(layer, *(moments.get(layer.name) for moments in found), unseen=unseen.get(layer.name, ""))
             for layer in eval_.gathering.layers
@@ -227,16 +236,19 @@ class _Run:
         errors = {name: found for name in sound if (found := comparison.errors(name)).size}
         evidence = Evidence(
             errors,
-            {name: comparison.distances(name, train) for name in sound},
-            comparison.scale(train),
+            {name: comparison.share(name, train) for name in sound},
             comparison.errors(MEAN_TARGET),
             train,
             {mode.name: _ADVICE.get(mode.name, "use batch statistics") for mode in modes},
             comparison.measure,
         )
         verdict = judge(evidence)
-        left_out = [f"{mode.name} was not compared: {mode.trouble}" for mode in modes if mode.trouble]
-        return replace(verdict, thin=(*verdict.thin, *left_out))
+        thin = [*verdict.thin, *(f"{mode.name} was not compared: {mode.trouble}" for mode in modes if mode.trouble)]
+        for mode in modes:
+            if not mode.trouble and mode.gathering is not None and mode.gathering.left:
+                left = len(mode.gathering.left)
+                thin.append(f"in {mode.name} {left} of {len(self._names)} layers are as they were, as the notes say")
+        return replace(verdict, thin=tuple(thin))
 
     def _fewest(self, verdict: Verdict) -> Fewest | None:
         """Find them where a conversion is advised, on as many samples as it takes together."""
@@ -244,12 +256,11 @@ class _Run:
             return None
         mode = next(mode for mode in self._modes if mode.name == verdict.mode)
         first = {name: array[: mode.samples] for name, array in self._first.items()}
-        names = [layer.name for layer in self._chosen.layers]
         try:
             return fewest_layers(
-                self._chosen.model,
+                self._model,
                 _CONVERTS[verdict.advice],
-                names,
+                self._names,
                 first,
                 lambda done, total: self._tell("finding the fewest layers", done, total),
             )
@@ -261,8 +272,7 @@ class _Run:
 
     def _finding(self, mode: Mode, train: str) -> ModeFinding:
         comparison = self._comparison
-        distances, errors = comparison.distances(mode.name, train), comparison.errors(mode.name)
-        distance = float(np.mean(distances)) / comparison.scale(train) if distances.size else float("nan")
+        distance, errors = comparison.share(mode.name, train), comparison.errors(mode.name)
         if mode.trouble or not errors.size:
             return ModeFinding(mode.name, None, None, distance, mode.trouble)
         shown = comparison.measure.shown(errors)

@@ -34,8 +34,7 @@ class Evidence:
 
     Attributes:
         errors: Error of each sample by mode, from the simplest fix to the one that changes most; empty without targets.
-        distances: Distance of each sample from train mode, likewise.
-        scale: Standard deviation of train mode's outputs, in units of the distances.
+        distances: Mean distance from train mode, as a share of the spread of its outputs, likewise.
         baseline: Errors of giving the mean target for every sample; empty where they are not known.
         train: Name of the mode that stands for training.
         advice: What each mode stands for.
@@ -43,8 +42,7 @@ class Evidence:
     """
 
     errors: Mapping[str, Floats]
-    distances: Mapping[str, Floats]
-    scale: float
+    distances: Mapping[str, float]
     baseline: Floats
     train: str
     advice: Mapping[str, Advice]
@@ -115,7 +113,7 @@ def _is_worse(errors: Floats, best: Floats) -> bool:
 
 
 def _by_distance(evidence: Evidence) -> Verdict:
-    shares = {mode: float(np.mean(found)) / evidence.scale for mode, found in evidence.distances.items()}
+    shares = evidence.distances
     thin = ("there are no targets, so that train mode was taken for what is right; give --targets",)
     near = [mode for mode, share in shares.items() if share <= _MATERIAL]
     chosen = near[0] if near else evidence.train
