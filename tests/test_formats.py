@@ -172,5 +172,5 @@ def test_ordinary_names_of_all_scripts_are_shown_as_they_are() -> None:
 def test_files_that_are_no_code_are_installed_too() -> None:
     package, settings = ROOT / "normswap", (ROOT / "pyproject.toml").read_text()
     others = [path.name for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
-    assert {"page.css", "page.html", "schema.json"} <= set(others)
+    assert {"page.html", "schema.json"} <= set(others)
     assert all(f'"{name}"' in settings for name in others)

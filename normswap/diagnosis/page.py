@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib as mpl
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
-from PIL import Image
 
-from normswap import formats
-from normswap.diagnosis import Diagnosis
+from normswap import pages
+from normswap.diagnosis.findings import Diagnosis
 from normswap.diagnosis.layers import LayerFinding
 from normswap.diagnosis.verdict import ADVICE
 from normswap.layer import Array, Floats
-from normswap.pixels import Pixels, image_pixels, scale_of
+from normswap.pixels import image_pixels, scale_of
 from normswap.report import counted
 from normswap.visible import visible
 
@@ -39,20 +34,10 @@ def render(diagnosis: Diagnosis, model: str, created: datetime) -> str:
         model: What the model is called.
         created: The time stamp.
     """
-    from normswap import __version__
-
-    style = Path(formats.__file__).with_name("page.css").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup is a str of ours
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value: "" if value is None or value != value else f"{value:.3g}"
-    page = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     seen = [found for found in diagnosis.layers if found.trained.mismatch is not None]
-    return page.render(
+    return pages.render(
+        Path(__file__).with_name("page.html"),
+        created,
         found=diagnosis,
         model=model,
         meaning=ADVICE[diagnosis.verdict.advice],
@@ -61,10 +46,6 @@ def render(diagnosis: Diagnosis, model: str, created: datetime) -> str:
         channels=_channels(seen) if seen else None,
         shown=counted(min(len(seen), _LAYERS), "layer"),
         most=max((mode.error for mode in diagnosis.modes if mode.error is not None), default=0),
-        created=created,
-        version=__version__,
-        style=Markup(style),  # our own file
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
 
 
@@ -76,7 +57,7 @@ def _strip(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
     outputs = [what for what in strip if what != "input"]
     scale = scale_of(strip[outputs[-1]])
     order = [what for what in ("input", *(mode.name for mode in diagnosis.modes), "target") if what in strip]
-    return [(what, [_png(image_pixels(image, scale)) for image in strip[what]]) for what in order]
+    return [(what, [pages.png(image_pixels(image, scale)) for image in strip[what]]) for what in order]
 
 
 def _heat(layers: list[LayerFinding]) -> str:
@@ -146,14 +127,4 @@ def _short(name: str) -> str:
 def _drawn(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    return _embedded(buffer.getvalue())
-
-
-def _png(pixels: Pixels) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return _embedded(buffer.getvalue())
-
-
-def _embedded(data: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return pages.embedded(buffer.getvalue())

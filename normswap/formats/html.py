@@ -1,33 +1,26 @@
 """HTML: one page that needs nothing else, with the layers' errors as bars and the outputs that are images as images.
 
-``page.html`` beside this file is the page and ``page.css`` its look. Nothing in it comes from elsewhere and nothing in
-it runs, which its Content-Security-Policy holds a browser to.
+``page.html`` beside this file is the page.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
-from PIL import Image
+from markupsafe import str
 
+from normswap import pages
 from normswap.formats.text import tally
 from normswap.layer import Array
 from normswap.outcome import Outcome, worst
-from normswap.pixels import Pixels, Scale, difference_of, difference_pixels, image_pixels, scale_of
+from normswap.pixels import Scale, difference_of, difference_pixels, image_pixels, scale_of
 from normswap.report import WITNESSES, Check, Picture, Report, Witness, described, remarks, spelled_forms, summary
-from normswap.visible import visible
 
 __all__ = ["render"]
 
@@ -46,36 +39,13 @@ _MEANS: dict[Witness, str] = {
 
 def render(outcomes: Sequence[Outcome], created: datetime) -> str:
     """Return the outcomes as a page."""
-    from normswap import __version__
-
-    style = _read("page.css")
-    page = _template().render(
+    return pages.render(
+        Path(__file__).with_name("page.html"),
+        created,
         outcomes=[_Told(outcome) for outcome in outcomes],
         tally=tally(outcomes),
         code=worst(outcomes),
-        created=created,
-        version=__version__,
-        style=Markup(style),  # our own file
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
-    return page + "\n"
-
-
-@lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup is a str of ours
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    return environment.from_string(_read("page.html"))
-
-
-def _read(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 class _Told:
@@ -197,15 +167,6 @@ def _by_reason(report: Report) -> list[tuple[str, list[str]]]:
     return list(names.items())
 
 
-def _number(value: float | None) -> str:
-    """Spell a number for a table: two digits, and no exponent where one can be spared."""
-    if value is None:
-        return ""
-    if math.isinf(value):
-        return "∞"
-    return f"{value:,.0f}" if 10 <= value < 1e5 else f"{value:.2g}"
-
-
 @dataclass(frozen=True)
 class _Run:
     """One way of running the converted model, beside the original: its samples as images."""
@@ -214,7 +175,7 @@ class _Run:
     bound: float | None
     most: float
     undefined: bool
-    images: list[tuple[Markup, Markup, Markup, float]]  # original, converted, difference, the largest of it
+    images: list[tuple[str, str, str, float]]  # original, converted, difference, the largest of it
 
 
 @dataclass(frozen=True)
@@ -242,9 +203,9 @@ def _run(picture: Picture, scale: Scale) -> _Run:
     most = max(map(_largest, differences))
     images = [
         (
-            _png(image_pixels(expected, scale)),
-            _png(image_pixels(found, scale)),
-            _png(difference_pixels(difference, picture.bound, most)),
+            pages.png(image_pixels(expected, scale)),
+            pages.png(image_pixels(found, scale)),
+            pages.png(difference_pixels(difference, picture.bound, most)),
             _largest(difference),
         )
         for (expected, found), difference in zip(samples, differences, strict=True)
@@ -255,9 +216,3 @@ def _run(picture: Picture, scale: Scale) -> _Run:
 
 def _largest(difference: Array) -> float:
     return float(difference.max(where=np.isfinite(difference), initial=0.0))
-
-
-def _png(pixels: Pixels) -> Markup:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
-    return Markup("data:image/png;base64,") + base64.b64encode(file.getvalue()).decode()
