@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from markupsafe import str
 
 from normswap import pages
 from normswap.formats.text import tally
