@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from normswap.backends import Backend
 from normswap.backends.files import check_writable
-from normswap.backends.onnx_graph.inputs import signature
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.data import SCALES, batches_of, parse_size
 from normswap.errors import SelectionError
@@ -149,7 +146,7 @@ def carried_out(asked: Asked, progress: Progress | None = None) -> Done:
     assert asked.inputs is not None, "_raise_for_idle"
     batches = batches_of(
         asked.inputs,
-        inputs=_declared(backend, loaded),
+        inputs=backend.declared(loaded),
         batch_size=asked.batch_size,
         scale=SCALES[asked.scale] if asked.scale else None,
         size=parse_size(asked.size) if asked.size else None,
@@ -206,8 +203,3 @@ def _hash_of(chosen: Selection, named: str) -> str:
             f"{named}: shards are of .onnx files, which have a hash; run it under torchrun, or recalibrate an export"
         )
     return chosen.model.sha256()
-
-
-def _declared(backend: Backend, model: Any) -> Sequence[Any]:
-    """What the model says of its inputs."""
-    return signature(model) if backend.DECLARES_INPUTS else ()

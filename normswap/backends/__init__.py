@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from normswap.backends.inputs import BATCH
 from normswap.errors import ModelReadError
 from normswap.layer import Array, Floats, NormLayer
 from normswap.plan import Plan
 from normswap.report import Check
+
+if TYPE_CHECKING:
+    from normswap.data.declared import Declared
 
 __all__ = [
     "OWN",
@@ -254,6 +257,10 @@ class Backend(Protocol):
 
     def run_reference(self, model: Any, plan: Plan, arrays: Mapping[str, Any], *, noise: float, seed: int) -> Run:
         """Run the original with its planned layers under the target's stated meaning."""
+        ...
+
+    def declared(self, model: Any) -> Sequence[Declared]:
+        """Return what the model says of the inputs that a caller gives, for the reading of data; empty if nothing."""
         ...
 
     def feeds(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from normswap.backends.onnx_graph.inputs import signature
 from normswap.data import Data, batches_of
 from normswap.data.declared import Scale
 from normswap.diagnosis.fewest import Fewest, fewest_layers
@@ -84,11 +83,10 @@ def diagnose(
             "no BatchNorm was found, so there is nothing to diagnose; normswap inspect says whether the BatchNorms "
             "look folded and how to export so that they stay"
         )
-    declared = signature(loaded) if backend.DECLARES_INPUTS else ()
     sizes = [batch_size] if isinstance(batch_size, int) else sorted(set(batch_size or ()))
     data = batches_of(
         data,
-        inputs=declared,
+        inputs=backend.declared(loaded),
         targets=targets,
         batch_size=max(sizes) if sizes else None,
         scale=scale,

@@ -18,7 +18,7 @@ from normswap.backends.onnx_graph.calls import raise_for_endless_calls
 from normswap.backends.onnx_graph.elsewhere import run_elsewhere
 from normswap.backends.onnx_graph.find import find, sites
 from normswap.backends.onnx_graph.gather import Gatherer
-from normswap.backends.onnx_graph.inputs import check_feed, generate, signature
+from normswap.backends.onnx_graph.inputs import Signature, check_feed, generate, signature
 from normswap.backends.onnx_graph.model import OnnxModel
 from normswap.backends.onnx_graph.model import load as _load
 from normswap.backends.onnx_graph.opset import raised as prepare
@@ -51,6 +51,7 @@ __all__ = [
     "compare_recalibrated",
     "compare_structure",
     "cut_layers",
+    "declared",
     "feeds",
     "find",
     "fit",
@@ -175,6 +176,11 @@ def run_reference(model: OnnxModel, plan: Plan, arrays: Mapping[str, Array], *, 
         calls={layer.name: ran.get(f"{layer.name}/witness", 0) for layer in plan.layers if ran and not layer.body},
         notes=(said,) if found else (),
     )
+
+
+def declared(model: OnnxModel) -> tuple[Signature, ...]:
+    """Return the inputs that have no default, as the graph declares them."""
+    return signature(model)
 
 
 def feeds(

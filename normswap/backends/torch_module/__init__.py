@@ -23,6 +23,7 @@ from normswap.backends.torch_module.save import Writing, check_target, save
 from normswap.backends.torch_module.structure import compare_structure as _compare_structure
 from normswap.backends.torch_module.watch import watch
 from normswap.backends.torch_module.witness import witness
+from normswap.data.declared import Declared
 from normswap.layer import Array, NormLayer
 from normswap.nn import Layout, SwappedNorm, layout_of
 from normswap.plan import Plan
@@ -44,6 +45,7 @@ __all__ = [
     "compare_recalibrated",
     "compare_structure",
     "cut_layers",
+    "declared",
     "feeds",
     "find",
     "fit",
@@ -180,6 +182,11 @@ def run_reference(model: ModuleModel, plan: Plan, arrays: Arguments, *, noise: f
     module, calls = witness(model, plan, noise=noise, seed=seed)
     found = run_quietly(called(module, arrays))
     return replace(found, calls={layer.name: calls[layer.name] for layer in plan.layers if not layer.body})
+
+
+def declared(model: ModuleModel) -> tuple[Declared, ...]:
+    """Return nothing: a module says nothing of what it takes."""
+    return ()
 
 
 def feeds(

@@ -19,6 +19,7 @@ from normswap.backends.torch_program.rewrite import rewrite
 from normswap.backends.torch_program.running import run_reference
 from normswap.backends.torch_program.save import Writing, check_target, save
 from normswap.backends.torch_program.structure import compare_structure as _compare_structure
+from normswap.data.declared import Declared
 from normswap.errors import UnsupportedModelError
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
@@ -36,6 +37,7 @@ __all__ = [
     "check_target",
     "compare_structure",
     "cut_layers",
+    "declared",
     "feeds",
     "find",
     "fit",
@@ -127,6 +129,11 @@ def compare_structure(before: ProgramModel, after: ProgramModel, plan: Plan) -> 
 def run(model: ProgramModel, arrays: Mapping[str, Any], *, how: str) -> Run:
     """Run a program in one of WAYS, its random numbers seeded."""
     return _running.run(model, arrays)
+
+
+def declared(model: ProgramModel) -> tuple[Declared, ...]:
+    """Return nothing: programs are not run on data."""
+    return ()
 
 
 def feeds(
