@@ -11,6 +11,7 @@ peak of traced memory grows from a quarter of the samples to all of them, in an 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -20,14 +21,15 @@ from typing import Any
 
 import click
 import numpy as np
+import onnxruntime
 import torch
 from gather import EXTENT, FIXTURE, ROOT, in_mode
 
 import normswap
 from normswap.backends import onnx_graph, torch_module
 from normswap.backends.onnx_graph.inputs import signature
-from normswap.backends.onnx_graph.runtime import Session
 from normswap.factory import build
+from normswap.layer import Array
 
 BATCH = 8
 MODES = ("eval", "eval", "instance", "batch-stat")  # the recalibrated model is one in eval mode
@@ -77,19 +79,27 @@ def measured(
 
 
 def of_onnx(path: Path, samples: int, rounds: int) -> str:
-    """Measure in ONNX Runtime."""
+    """Measure in ONNX Runtime, plain inference in sessions with its defaults."""
     model = onnx_graph.load(path)
     extent = 64 if path == FIXTURE else EXTENT
     (value,) = signature(model)
     dims = [BATCH, *(dim if isinstance(dim, int) else extent for dim in (value.dims or ())[1:])]
     x = np.random.default_rng(0).standard_normal(dims).astype(np.float32)
-    sessions = {mode: Session(in_mode(onnx_graph.prepare(model), mode), optimize=True) for mode in set(MODES)}
-    y = next(iter(sessions["eval"].run({value.name: x}).values()))
+    sessions = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for mode in set(MODES):
+            file = f"{folder}/{mode}.onnx"
+            onnx_graph.save(in_mode(onnx_graph.prepare(model), mode), file)
+            sessions[mode] = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    y = sessions["eval"].run(None, {value.name: x})[0]
 
     def batches(count: int) -> Batches:
-        return lambda: (({value.name: x}, y) for _ in range(count))
+        return lambda: ((x, y) for _ in range(count))
 
-    return measured(path, {mode: session.run for mode, session in sessions.items()}, batches, samples, rounds)
+    def run(session: onnxruntime.InferenceSession, x: Array) -> Any:
+        return session.run(None, {value.name: x})
+
+    return measured(path, {mode: partial(run, sessions[mode]) for mode in MODES}, batches, samples, rounds)
 
 
 def of_module(module: torch.nn.Module, extent: int, samples: int, rounds: int) -> str:
