@@ -55,9 +55,10 @@ def measured(
         samples: Of a pass.
         rounds: That count; one more warms up.
     """
+    count = samples // len(next(batches(1)())[0])
 
     def passes(mode: str) -> None:
-        for inputs, _ in batches(samples // BATCH)():
+        for inputs, _ in batches(count)():
             plain[mode](inputs)
 
     def peak(count: int) -> float:
@@ -69,11 +70,11 @@ def measured(
 
     found = []
     for number in range(rounds + 1):
-        plainly = sum(seconds(partial(passes, mode)) for mode in MODES)
-        ratio = seconds(lambda: normswap.diagnose(model, batches(samples // BATCH))) / plainly
+        plainly = sum(seconds(partial(passes, mode)) for mode in MODES if mode in plain)
+        ratio = seconds(lambda: normswap.diagnose(model, batches(count))) / plainly
         if number:
             found.append(ratio)
-    few, many = peak(samples // BATCH // 4), peak(samples // BATCH)
+    few, many = peak(count // 4), peak(count)
     shown = f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
     return f"{shown} of {plainly:.1f} s  memory {few:.1f} MB, {many - few:+.2f} MB for four times the samples"
 
@@ -83,7 +84,9 @@ def of_onnx(path: Path, samples: int, rounds: int) -> str:
     model = onnx_graph.load(path)
     extent = 64 if path == FIXTURE else EXTENT
     (value,) = signature(model)
-    dims = [BATCH, *(dim if isinstance(dim, int) else extent for dim in (value.dims or ())[1:])]
+    first, *_ = value.dims or (BATCH,)
+    batch = first if isinstance(first, int) else BATCH
+    dims = [batch, *(dim if isinstance(dim, int) else extent for dim in (value.dims or ())[1:])]
     x = np.random.default_rng(0).standard_normal(dims).astype(np.float32)
     sessions = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +102,8 @@ def of_onnx(path: Path, samples: int, rounds: int) -> str:
     def run(session: onnxruntime.InferenceSession, x: Array) -> Any:
         return session.run(None, {value.name: x})
 
-    return measured(path, {mode: partial(run, sessions[mode]) for mode in MODES}, batches, samples, rounds)
+    modes = [mode for mode in sessions if batch > 1 or mode != "batch-stat"]
+    return measured(path, {mode: partial(run, sessions[mode]) for mode in modes}, batches, samples, rounds)
 
 
 def of_module(module: torch.nn.Module, extent: int, samples: int, rounds: int) -> str:
