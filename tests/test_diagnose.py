@@ -311,6 +311,9 @@ def test_what_keeps_its_mode_is_told_of() -> None:
     diagnosis = diagnose(built(RANK_TWO), np.random.default_rng(0).standard_normal((16, 4), np.float32))
     assert diagnosis.modes[2].trouble.startswith("no layer takes it: y: its input has rank 2")
     assert diagnosis.train.startswith("batch-stat, N = 8: instance does not run: no layer takes it")
+    (layer,) = diagnosis.layers
+    assert np.isnan(layer.trained.spread) and layer.trained.staleness > 0
+    assert "one value in each sample, which has no variance of its own" in layer.remarks
     assert any(
         sentence.startswith("instance was not compared: no layer takes it") for sentence in diagnosis.verdict.thin
     )

@@ -12,6 +12,7 @@ from normswap.diagnosis.fewest import Fewest
 from normswap.diagnosis.layers import Given, LayerFinding
 from normswap.diagnosis.verdict import ADVICE, Verdict
 from normswap.layer import Array, Floats
+from normswap.report import counted
 
 __all__ = ["Diagnosis", "ModeFinding"]
 
@@ -118,7 +119,7 @@ class Diagnosis:
                 f"{fewest.distance:.1%} of converting all:",
                 f"  {fewest.options}",
             ]
-        lines += ["", f"train mode: {self.train}", f"data: {self.samples} samples of {self.source}"]
+        lines += ["", f"train mode: {self.train}", f"data: {self.source} ({counted(self.samples, 'sample')})"]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -136,10 +137,11 @@ class Diagnosis:
         return lines
 
     def _table_of_layers(self) -> list[str]:
-        width = max((len(found.layer.name) for found in self.layers), default=5)
+        heads = ("mismatch of stored statistics, in nats", "layer (mean over its channels)")
+        width = max(map(len, (*heads, *(found.layer.name for found in self.layers))))
         lines = [
-            f"{'mismatch of stored statistics, in nats':<{width}}  {'batch statistics':>18}  {'eval mode':>18}",
-            f"{'layer (mean over its channels)':<{width}}  " + "  ".join([f"{'spread':>8}  {'stale by':>8}"] * 2),
+            f"{heads[0]:<{width}}  {'batch statistics':>18}  {'eval mode':>18}",
+            f"{heads[1]:<{width}}  " + "  ".join([f"{'spread':>8}  {'stale by':>8}"] * 2),
         ]
         for found in self.layers:
             cells = [value for given in (found.trained, found.eval) for value in (given.spread, given.staleness)]

@@ -70,7 +70,7 @@ class LayerFinding:
         """
         if self.alone is None or not self.alone.samples or self.layer.running_var is None:
             return float("nan")
-        if self.layer.running_var.shape != self.alone.mean.shape:
+        if self.layer.running_var.shape != self.alone.mean.shape or _of_one(self.alone):
             return float("nan")
         between, within = self.alone.between_var, self.alone.within
         telling = between > _TELLING * within
@@ -102,9 +102,12 @@ def finding_of(
 def _given(layer: NormLayer, moments: Moments | None) -> Given:
     if moments is None or not moments.samples or layer.running_mean is None or layer.running_var is None:
         return Given(moments, None)
-    if layer.running_mean.shape != moments.mean.shape:  # spatial=0 of old opsets, which _remarks says
+    if layer.running_mean.shape != moments.mean.shape:  # which _remarks says
         return Given(moments, None)
-    return Given(moments, mismatch(moments, layer.running_mean, layer.running_var))
+    found = mismatch(moments, layer.running_mean, layer.running_var)
+    if _of_one(moments):  # a sample has no spread from itself
+        found = replace(found, spread=np.full_like(found.spread, np.nan))
+    return Given(moments, found)
 
 
 def _remarks(finding: LayerFinding) -> list[str]:
@@ -114,14 +117,16 @@ def _remarks(finding: LayerFinding) -> list[str]:
     mean, var = (values.astype(np.float64) for values in (layer.running_mean, layer.running_var))
     said = []
     if mean.ndim > 1:
-        said.append("statistics for each place of each channel (spatial=0), which were not held to the samples'")
+        said.append("statistics for each place of each channel (spatial=0), which were not compared")
     if not (np.isfinite(mean).all() and np.isfinite(var).all()):
         said.append(f"{_count(~(np.isfinite(mean) & np.isfinite(var)))} with NaN or infinite statistics")
     if (var < 0).any():
         said.append(f"{_count(var < 0)} with a negative variance")
     if (mean == 0).all() and (var == 1).all():
         said.append("statistics as they are before any training: mean 0, variance 1")
-    moments = finding.trained.moments
+    moments = finding.trained.moments or finding.eval.moments
+    if moments is not None and _of_one(moments):
+        said.append("one value in each sample, which has no variance of its own")
     if moments is not None and moments.samples:
         dead = moments.pooled_var <= _DEAD * max(layer.eps, 1e-30)
         if dead.any():
@@ -133,6 +138,11 @@ def _remarks(finding: LayerFinding) -> list[str]:
         if abs(finding.stored_share) < BATCH_OF_ONE:
             said.append("statistics as of batches of one sample: the variance between samples is missing")
     return said
+
+
+def _of_one(moments: Moments) -> bool:
+    """Whether each sample has but one element in a channel."""
+    return moments.samples > 0 and moments.elements == moments.samples
 
 
 def _count(which: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> str:

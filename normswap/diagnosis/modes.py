@@ -134,7 +134,7 @@ class Comparison:
                 mode.trouble = str(error)
         references = {name: outputs[name] for name in self.references if name in outputs}
         if not references:
-            raise CannotRunError(next(mode.trouble for mode in modes if mode.name in self.references))
+            raise CannotRunError(next(f"{mode.name}: {mode.trouble}" for mode in modes if mode.name in self.references))
         samples = len(next(iter(arrays.values())))
         first = next(iter(references.values()))
         self._compared = self._compared or _floats(first)
