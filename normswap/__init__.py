@@ -20,8 +20,7 @@ from normswap.errors import (
 from normswap.layer import NormLayer
 from normswap.norms import NORMS, Norm
 from normswap.plan import Kept, Plan, Refusal
-from normswap.recalibrate import recalibrate
-from normswap.recalibration import Moved, Recalibration
+from normswap.recalibration import Moved, Recalibration, recalibrate
 from normswap.report import Check, Report
 from normswap.tolerance import Tolerance
 

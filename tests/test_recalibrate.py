@@ -26,7 +26,10 @@ from normswap.factory import build as build_module
 from normswap.gather import Gathering, gather
 from normswap.layer import Array, Floats, NormLayer
 from normswap.mismatch import mismatch
-from normswap.recalibrate import Selection, gathered, recalibrate, recalibrate_with, selection
+from normswap.recalibration import recalibrate
+from normswap.recalibration.gathering import gathered
+from normswap.recalibration.run import recalibrate_with
+from normswap.recalibration.selection import Selection, selection
 
 IMAGES: Array = np.load(ROOT / "fixtures" / "lowlight_images.npz")["dark"]
 BATCHES = [IMAGES[:3], IMAGES[3:8], IMAGES[8:9]]  # unequal on purpose

@@ -22,9 +22,9 @@ from normswap.checkpoint import read_checkpoint
 from normswap.cli import main
 from normswap.layer import Array
 from normswap.moments import Moments
-from normswap.processes import share_of
-from normswap.recalibrate import Seen
-from normswap.shards import Shard, read_shard, write_shard
+from normswap.recalibration.gathering import Seen
+from normswap.recalibration.processes import share_of
+from normswap.recalibration.shards import Shard, read_shard, write_shard
 
 FACTORY = ("fixtures.lowlight:Generator", "--weights", "fixtures/lowlight.safetensors")
 DATA = ("--inputs", "fixtures/lowlight_images.npz", "--batch-size", "3")  # 6 batches, the last of one sample

@@ -49,14 +49,14 @@ def recalibrate(
     .npz of arrays by input name, an .npy, or a folder of those or of PNG or JPEG images. Under torchrun each process
     takes its share of the batches; with --shard, runs that know nothing of each other do.
     """
-    from normswap import recalibration_runs as runs
-    from normswap.processes import process_group, rank_and_size
+    from normswap.recalibration.command import Asked, carried_out
+    from normswap.recalibration.processes import process_group, rank_and_size
 
-    asked = runs.Asked(model, output, weights, inputs, shards=shards, shard=shard, merge=merge, force=force, **options)
+    asked = Asked(model, output, weights, inputs, shards=shards, shard=shard, merge=merge, force=force, **options)
     with process_group():
         first = rank_and_size()[0] == 0
         with prints_aside(), ProgressBar() as progress:
-            done = runs.carried_out(asked, progress if first else None)
+            done = carried_out(asked, progress if first else None)
         if not first:
             return EQUAL if done.ok else DIFFERENT
     if as_json:

@@ -20,7 +20,9 @@ from normswap.diagnosis.verdict import Advice, Evidence, Verdict, judge
 from normswap.errors import NormswapError, NothingToConvertError
 from normswap.gather import Gathering, gathering_backend
 from normswap.layer import Array, NormLayer
-from normswap.recalibrate import Seen, recalibrate_with, selection
+from normswap.recalibration.gathering import Seen
+from normswap.recalibration.run import recalibrate_with
+from normswap.recalibration.selection import selection
 from normswap.report import Progress, counted
 
 __all__ = ["diagnose"]

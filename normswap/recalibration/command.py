@@ -12,17 +12,11 @@ from normswap.data import SCALES, batches_of, parse_size
 from normswap.errors import SelectionError
 from normswap.gather import gathering_backend
 from normswap.pairs import is_checkpoint, source_of
-from normswap.recalibrate import (
-    Seen,
-    Selection,
-    check_output,
-    gathered,
-    recalibrate,
-    recalibrate_with,
-    selection,
-)
+from normswap.recalibration.gathering import Seen, gathered
+from normswap.recalibration.run import recalibrate, recalibrate_with
+from normswap.recalibration.selection import Selection, check_output, selection
+from normswap.recalibration.shards import Shard, merge_shards, parse_shard, write_shard
 from normswap.report import Progress, counted
-from normswap.shards import Shard, merge_shards, parse_shard, write_shard
 
 __all__ = ["Asked", "Done", "Gathered", "carried_out"]
 

@@ -15,8 +15,9 @@ from normswap.backends.files import as_write_error, check_writable, folder_besid
 from normswap.backends.inputs import read_arrays
 from normswap.errors import ModelReadError, SelectionError
 from normswap.moments import Moments
-from normswap.processes import merged
-from normswap.recalibrate import Seen, Selection
+from normswap.recalibration.gathering import Seen
+from normswap.recalibration.processes import merged
+from normswap.recalibration.selection import Selection
 from normswap.report import counted
 
 __all__ = ["Shard", "merge_shards", "parse_shard", "read_shard", "write_shard"]

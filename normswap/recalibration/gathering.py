@@ -1,0 +1,97 @@
+"""Gathering for a recalibration: in one pass as in training, or layer by layer as in eval mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from normswap.errors import CannotRunError
+from normswap.gather import Gathering
+from normswap.moments import Moments
+from normswap.recalibration.processes import merged_over_processes, rank_and_size, share_of
+from normswap.recalibration.selection import Selection
+from normswap.recalibration.statistics import statistics_of
+from normswap.report import Progress
+
+__all__ = ["Seen", "gathered", "gathered_sequentially"]
+
+
+_MODE = "batch-stat"  # the layers' mode while statistics are gathered in one pass
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What was gathered for a recalibration.
+
+    Attributes:
+        moments: Of the layers that ran, by name.
+        passes: How often the data were gone through.
+        notes: What a reader must know.
+    """
+
+    moments: Mapping[str, Moments]
+    passes: int = 1
+    notes: tuple[str, ...] = ()
+
+
+def gathered(
+    chosen: Selection,
+    batches: Iterable[Any],
+    *,
+    share: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> Seen:
+    """Gather in one pass, the chosen layers normalizing with the statistics of each batch.
+
+    Args:
+        chosen: The model and its layers.
+        batches: See ``recalibrate``.
+        share: (i, n): take each n-th batch from the i-th on, and keep what was seen apart; None shares them between
+            the processes of torch.distributed, where it has been started, and brings together what all have seen.
+        progress: See ``recalibrate``.
+    """
+    gathering = Gathering(chosen.model, _MODE, layers=chosen.names, switch=chosen.names)
+    own = share_of(batches, share or rank_and_size())
+
+    def take() -> Mapping[str, Moments]:
+        gathering.add_all(own, stage="gathering statistics", progress=progress)
+        return gathering.moments
+
+    moments = take() if share is not None else merged_over_processes(take)
+    kept = [f"{name} kept its own mode while statistics were gathered: {why}" for name, why in gathering.left.items()]
+    return Seen(moments, notes=(*gathering.notes, *kept))
+
+
+def gathered_sequentially(
+    chosen: Selection, batches: Iterable[Any], momentum: float | None, progress: Progress | None
+) -> Seen:
+    """Gather layer by layer, each with the chosen layers before it in eval mode and recalibrated.
+
+    Arguments and exceptions are those of ``recalibrate``.
+    """
+    moments: dict[str, Moments] = {}
+    waiting = chosen.names
+    model, passes = chosen.model, 0
+    while waiting:
+        # The first pass looks at all of them, which tells the order in which they run.
+        gathering = Gathering(model, "eval", layers=waiting[: 1 if passes else None], switch=chosen.names)
+        stage = f"gathering statistics of layer {passes + 1} of {passes + len(waiting)}"
+
+        def take(gathering: Gathering = gathering, stage: str = stage) -> Mapping[str, Moments]:
+            gathering.add_all(share_of(batches, rank_and_size()), stage=stage, progress=progress)
+            return gathering.moments
+
+        found = merged_over_processes(take)
+        if not passes:
+            waiting, notes = list(found), gathering.notes
+        passes += 1
+        if not waiting:
+            break
+        if waiting[0] not in found:
+            raise CannotRunError(f"{waiting[0]}: it ran in the first pass over the batches and not in a later one")
+        names = [name for name in chosen.same_as(waiting[0]) if name in waiting]
+        moments |= dict.fromkeys(names, found[waiting[0]])
+        waiting = [name for name in waiting if name not in names]
+        model = chosen.backend.recalibrated(model, statistics_of(chosen, {n: moments[n] for n in names}, momentum))
+    return Seen(moments, passes, notes)

@@ -1,0 +1,177 @@
+"""One recalibration: gathered, stored, and shown to have changed nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from normswap.backends import Backend
+from normswap.errors import NothingToConvertError, SelectionError
+from normswap.layer import Floats, NormLayer
+from normswap.mismatch import mismatch
+from normswap.moments import Moments
+from normswap.recalibration.gathering import Seen, gathered, gathered_sequentially
+from normswap.recalibration.processes import rank_and_size
+from normswap.recalibration.report import Moved, Recalibration
+from normswap.recalibration.selection import Selection, check_output, selection
+from normswap.recalibration.statistics import statistics_of
+from normswap.report import Check, Progress, counted
+
+__all__ = ["recalibrate", "recalibrate_with"]
+
+
+def recalibrate(
+    model: Any,
+    batches: Iterable[Any],
+    *,
+    momentum: float | None = None,
+    sequential: bool = False,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    output: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Recalibration:
+    """Give the BatchNorm layers of a model new running statistics; look at ``ok`` before using it.
+
+    Where torch.distributed has been started, each process takes its share of the batches, every rank-th one unless the
+    loader has a DistributedSampler, and all of them get the result of all; the first one writes it.
+
+    Args:
+        model: Path of an .onnx file, an onnx.ModelProto, or an nn.Module; never changed.
+        batches: What ``normswap.gather.Gathering.add`` takes, each; a loader's labels are left out.
+        momentum: Share of the new statistics in what is stored, in (0, 1], as torch's; None replaces the old ones.
+        sequential: Gather layer by layer, as in eval mode: as many passes over ``batches`` as there are layers.
+        only: Globs; if any are given, only layers that match one are recalibrated, and the others keep the mode that
+            they have while statistics are gathered.
+        skip: Globs; layers that match one are left as they are.
+        output: A file to write the result to, if it is ok: .onnx, or weights of an nn.Module (.pth, .safetensors).
+        force: Replace an existing ``output``.
+        progress: Called with (stage, done, total) as the work goes on.
+
+    Raises:
+        ModelReadError: If the file cannot be read.
+        ModelWriteError: If ``output`` exists, is the source, or cannot be written.
+        SelectionError: If a glob matches nothing, ``momentum`` is no share, or ``batches`` can be had only once.
+        NothingToConvertError: If no layer stores statistics, or no batch reaches one.
+        UnsupportedModelError: If the model as a whole cannot be handled.
+        CannotRunError: If the model does not run on a batch, or what a layer is given is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.load("fixtures/lowlight_images.npz")["dark"]
+        >>> found = recalibrate("fixtures/lowlight.onnx", [images[:8], images[8:]])
+        >>> found.ok, found.samples, len(found.moved)
+        (True, 16, 9)
+    """
+    chosen = selection(model, only=only, skip=skip, momentum=momentum)
+    if output is not None:
+        check_output(chosen, output, force=force)
+    if sequential and iter(batches) is batches:
+        raise SelectionError(
+            "sequential goes through the batches once for each layer, and these can be had only once; give a list, a "
+            "DataLoader, or whatever gives them anew"
+        )
+    if sequential:
+        seen = gathered_sequentially(chosen, batches, momentum, progress)
+    else:
+        seen = gathered(chosen, batches, progress=progress)
+    return recalibrate_with(chosen, seen, momentum=momentum, sequential=sequential, output=output, force=force)
+
+
+def recalibrate_with(
+    chosen: Selection,
+    seen: Seen,
+    *,
+    momentum: float | None = None,
+    sequential: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    force: bool = False,
+) -> Recalibration:
+    """Store what was gathered, and show that nothing else changed.
+
+    Args:
+        chosen: The model and its layers.
+        seen: What was gathered for them.
+        momentum: See ``recalibrate``.
+        sequential: Whether it was gathered layer by layer.
+        output: See ``recalibrate``.
+        force: See ``recalibrate``.
+
+    Raises:
+        NothingToConvertError: If no batch reached a layer.
+        CannotRunError: If new statistics are not finite, or too large for the element type that they are stored in.
+        ModelWriteError: If ``output`` cannot be written.
+    """
+    backend, before = chosen.backend, chosen.model
+    left = dict(chosen.left) | {name: "no batch reached it" for name in chosen.names if name not in seen.moments}
+    moments = {name: seen.moments[name] for name in chosen.names if name in seen.moments}
+    if not moments:
+        raise NothingToConvertError(
+            f"no batch reached any of the {counted(len(chosen.layers), 'layer')} to recalibrate"
+        )
+    statistics = statistics_of(chosen, moments, momentum)
+    after = backend.recalibrated(before, statistics)
+    found = {layer.name: layer for layer in backend.find(after)}
+    checks = [
+        *backend.compare_recalibrated(before, after, list(moments)),
+        *(check for name in moments for check in _stored(name, found.get(name), statistics[name])),
+    ]
+    old = {layer.name: layer for layer in chosen.layers}
+    result = Recalibration(
+        model=backend.public(after),
+        moved=tuple(_moved(old[name], moments[name], statistics[name]) for name in moments),
+        left=left,
+        checks=tuple(checks),
+        variance=backend.VARIANCE,
+        momentum=momentum,
+        sequential=sequential,
+        passes=seen.passes,
+        notes=(*seen.notes, *_told(backend, momentum)),
+    )
+    if output is None or not result.ok or rank_and_size()[0]:
+        return result
+    with backend.Writing(after, output, force=force) as writing:
+        return replace(result, written=writing.commit())
+
+
+def _stored(name: str, layer: NormLayer | None, statistics: tuple[Floats, Floats]) -> list[Check]:
+    """Hold what a layer normalizes with now to what was computed for it, bit for bit in its element type."""
+    checks = []
+    found = (None, None) if layer is None else (layer.running_mean, layer.running_var)
+    for word, stored, value in zip(("mean", "variance"), found, statistics, strict=True):
+        same = stored is not None and stored.tobytes() == value.astype(stored.dtype).tobytes()
+        said = "is" if same else "is not"
+        checks.append(Check("structure", name, same, detail=f"{name}: its {word} {said} what was computed"))
+    return checks
+
+
+def _moved(layer: NormLayer, found: Moments, new: tuple[Floats, Floats]) -> Moved:
+    assert layer.running_mean is not None and layer.running_var is not None, "cannot_store names others"
+    mean, var = layer.running_mean.astype(np.float64), layer.running_var.astype(np.float64)
+    with np.errstate(all="ignore"):
+        shift = np.abs(new[0] - mean) / np.sqrt(var + layer.eps)
+        ratio = (new[1] + layer.eps) / (var + layer.eps)
+    pooled = Moments.of_samples(new[0][None], new[1][None], elements=1, eps=layer.eps)
+    stale = mismatch(pooled, mean, var).staleness
+    return Moved(
+        name=layer.name,
+        samples=found.samples,
+        elements=found.elements,
+        shift=float(shift.max()),
+        least=float(ratio.min()),
+        most=float(ratio.max()),
+        staleness=float(stale.mean()),
+    )
+
+
+def _told(backend: Backend, momentum: float | None) -> list[str]:
+    divisor = "the number of elements" if backend.VARIANCE == "biased" else "the number of elements less one"
+    said = [f"the variance is {backend.VARIANCE}, divided by {divisor}"]
+    if momentum is not None:
+        said.append(f"what is stored is {1 - momentum:g} of the old statistics and {momentum:g} of the new")
+    return said
