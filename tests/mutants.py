@@ -10,7 +10,8 @@ import torch
 
 from normswap import Norm
 from normswap.layer import NormLayer
-from normswap.norms.base import Form, OnnxOps, by_name
+from normswap.norms.base import Form, by_name
+from normswap.norms.emit import OnnxOps
 
 __all__ = ["GROSS", "MUTANTS", "Mutant", "Wrong", "is_mutant"]
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from onnx import helper
 
 from normswap.norms import OnnxOps
-from normswap.norms.base import Form, along_channels, compute_dtype, emit_in
+from normswap.norms.base import Form
+from normswap.norms.emit import along_channels, compute_dtype, emit_in
 
 __all__ = ["OTHER_FORMS"]
 

@@ -9,29 +9,24 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from normswap.layer import Array, Floats, NormLayer, Role
+from normswap.norms.emit import OnnxOps
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel
 
 __all__ = [
-    "Blending",
     "Form",
     "Norm",
-    "OnnxOps",
     "Statistics",
     "affine",
-    "along_channels",
     "batch_moments",
     "blended",
     "by_name",
-    "compute_dtype",
-    "emit_in",
-    "emit_two_pass",
     "no_stored_statistics",
     "share_of",
     "single_elements",
@@ -236,122 +231,3 @@ def single_elements(layer: NormLayer) -> str | None:
     if len(spatial) == len(layer.shape) - 2 and math.prod(spatial) == 1:
         return "its input has one spatial element per sample and channel"
     return None
-
-
-class OnnxOps(Protocol):
-    """What an emitter may use: the layer's values by name, facts about them, and a way to add operators."""
-
-    x: str
-    y: str
-    scale: str
-    bias: str
-    mean: str
-    var: str
-    rank: int | None
-    channels: int | None
-    dtype: str
-    param_dtype: str  # of scale and bias
-    stat_dtype: str  # of mean and var
-
-    def op(self, op_type: str, *inputs: str, output: str | None = None, **attributes: int | float | list[int]) -> str:
-        """Add an operator of the default domain and return the name of its output."""
-        ...
-
-    def eps_attribute(self, op_type: str, *inputs: str, output: str | None = None) -> str:
-        """Add an operator that takes ``epsilon`` as an attribute."""
-        ...
-
-    def eps_constant(self, dtype: str) -> str:
-        """Add a scalar constant that holds eps."""
-        ...
-
-    def number(self, value: float, dtype: str) -> str:
-        """Add a scalar constant."""
-        ...
-
-    def ints(self, values: list[int]) -> str:
-        """Add a one-dimensional int64 constant."""
-        ...
-
-    def cast(self, value: str, dtype: str, to: str, output: str | None = None) -> str:
-        """Cast ``value`` from ``dtype`` to ``to``; the value itself where they are the same."""
-        ...
-
-    def unsqueeze(self, value: str, axes: list[int]) -> str:
-        """Add axes of length 1."""
-        ...
-
-    def reduce_mean(self, value: str, axes: list[int]) -> str:
-        """Add a ReduceMean that keeps the reduced axes."""
-        ...
-
-
-# (x, rank of x, name that y is to have or None) -> y
-Body: TypeAlias = Callable[[str, int, str | None], str]
-
-
-def emit_in(compute: str, ops: OnnxOps, body: Body) -> None:
-    """Write ``ops.y = body(ops.x)`` in the type ``compute``, between Casts where ``ops.dtype`` is another.
-
-    Where the rank is unknown, x is taken as (N, C, L), with L = 1 for rank 2.
-    """
-    x = ops.cast(ops.x, ops.dtype, compute)
-    last = ops.y if ops.dtype == compute else None
-    if ops.rank is None:
-        y = body(ops.op("Reshape", x, ops.ints([0, 0, -1])), 3, None)  # 0 copies a dimension
-        y = ops.op("Reshape", y, ops.op("Shape", x), output=last)
-    else:
-        y = body(x, ops.rank, last)
-    if last is None:
-        ops.cast(y, compute, ops.dtype, output=ops.y)
-
-
-def compute_dtype(ops: OnnxOps) -> str:
-    """Return the type in which primitives compute: never half, since a square overflows float16 from 256 on."""
-    return "float64" if ops.dtype == "float64" else "float32"
-
-
-def along_channels(ops: OnnxOps, parameter: str, dtype: str, rank: int) -> str:
-    """Shape a parameter of type ``dtype`` so that it broadcasts against (N, C, *spatial), in the computing type."""
-    return ops.unsqueeze(ops.cast(parameter, dtype, compute_dtype(ops)), [0, *range(2, rank)])
-
-
-# (x, its mean, its variance, rank of x) -> the mean and the variance to normalize with
-Blending: TypeAlias = Callable[[str, str, str, int], tuple[str, str]]
-
-
-def emit_two_pass(ops: OnnxOps, *, over_batch: bool, blend: Blending | None = None) -> None:
-    """Write ``(x - mean(x)) * scale / sqrt(mean((x - mean(x))**2) + eps) + bias`` as ONNX primitives.
-
-    Two passes, because E[x²] - E[x]² cancels. The batch axis is reduced after the spatial axes, not with them:
-    OpenCV 5 fuses a ReduceMean over (0, 2, 3) into a normalization of each sample.
-
-    Args:
-        ops: Where to write.
-        over_batch: Whether the statistics also span the batch axis.
-        blend: Writes what the statistics are turned into before they are used. With m in place of the mean a,
-            y = (x - a) k + ((a - m) k + bias), so that x is not read once more.
-    """
-
-    def body(x: str, rank: int, y: str | None) -> str:
-        spatial = list(range(2, rank))
-
-        def mean(value: str) -> str:
-            if spatial:
-                value = ops.reduce_mean(value, spatial)
-            return ops.reduce_mean(value, [0]) if over_batch else value
-
-        own_mean = mean(x)
-        centred = ops.op("Sub", x, own_mean)
-        var = mean(ops.op("Mul", centred, centred))
-        if blend is not None:
-            used_mean, var = blend(x, own_mean, var, rank)
-        std = ops.op("Sqrt", ops.op("Add", var, ops.eps_constant(compute_dtype(ops))))
-        k = ops.op("Div", along_channels(ops, ops.scale, ops.param_dtype, rank), std)
-        scaled = ops.op("Mul", centred, k)
-        bias = along_channels(ops, ops.bias, ops.param_dtype, rank)
-        if blend is not None:
-            bias = ops.op("Add", ops.op("Mul", ops.op("Sub", own_mean, used_mean), k), bias)
-        return ops.op("Add", scaled, bias, output=y)
-
-    emit_in(compute_dtype(ops), ops, body)

@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from normswap.errors import SelectionError
 from normswap.layer import NormLayer
-from normswap.norms.base import (
-    Form,
-    Norm,
-    OnnxOps,
-    along_channels,
-    by_name,
-    compute_dtype,
-    emit_two_pass,
-    no_stored_statistics,
-    single_elements,
-)
+from normswap.norms.base import Form, Norm, by_name, no_stored_statistics, single_elements
+from normswap.norms.emit import OnnxOps, along_channels, compute_dtype, emit_two_pass
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from normswap.layer import NormLayer
-from normswap.norms.base import Form, Norm, OnnxOps, by_name, emit_two_pass, single_elements
+from normswap.norms.base import Form, Norm, by_name, single_elements
+from normswap.norms.emit import OnnxOps, emit_two_pass
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel

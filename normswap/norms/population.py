@@ -6,16 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from normswap.layer import NormLayer
-from normswap.norms.base import (
-    Form,
-    Norm,
-    OnnxOps,
-    along_channels,
-    by_name,
-    compute_dtype,
-    emit_in,
-    no_stored_statistics,
-)
+from normswap.norms.base import Form, Norm, by_name, no_stored_statistics
+from normswap.norms.emit import OnnxOps, along_channels, compute_dtype, emit_in
 
 if TYPE_CHECKING:
     from normswap.kernels import Kernel
