@@ -35,6 +35,13 @@ EXPECTED = {"instance": "in", "batch-stat": "bs"}
 HELD = ["instance", "batch-stat"]
 
 
+LARGE = "onnx_light_resnet50.onnx"  # a tenth of a gigabyte, which takes all of ten seconds for two targets
+
+
+def slow_if_large(name: str) -> Any:
+    return pytest.param(name, marks=[pytest.mark.slow] * (name == LARGE))
+
+
 def inputs_of(entry: Mapping[str, Any]) -> dict[str, Array] | None:
     if "io" not in entry:
         return None
@@ -60,7 +67,7 @@ def test_every_batch_norm_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("to", HELD)
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", map(slow_if_large, FILES))
 def test_converts_and_verifies_with_its_inputs(name: str, to: str) -> None:
     entry = FILES[name]
     if name in NOT_IN_ORT:
@@ -74,7 +81,7 @@ def test_converts_and_verifies_with_its_inputs(name: str, to: str) -> None:
 
 
 @pytest.mark.parametrize("to", HELD)
-@pytest.mark.parametrize("name", [name for name, entry in FILES.items() if "io" in entry])
+@pytest.mark.parametrize("name", [slow_if_large(name) for name, entry in FILES.items() if "io" in entry])
 def test_reproduces_what_was_computed_independently(name: str, to: str) -> None:
     entry = FILES[name]
     feed = inputs_of(entry)

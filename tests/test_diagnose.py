@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def of(model: Any, data: Path, **options: Any) -> Diagnosis:
-    return diagnose(model, data, targets=data, **options)
+    return diagnose(model, data, targets=data, **options) if options else plainly(model, data)
+
+
+@cache
+def plainly(model: Any, data: Path) -> Diagnosis:
+    """A diagnosis that several tests look at."""
+    return diagnose(model, data, targets=data)
 
 
 def errors(diagnosis: Diagnosis) -> dict[str, float]:

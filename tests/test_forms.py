@@ -28,8 +28,8 @@ OPERATORS = {  # one that each form has, and one that it must not have
     "transposed InstanceNormalization": ("Transpose", "ReduceMean"),
     "BatchNormalization": ("BatchNormalization", "Sqrt"),
     "primitives": ("Sqrt", "BatchNormalization"),
-    "two-pass primitives, each sample": ("ReduceMean", "Gather"),  # which reads N
-    "two-pass primitives, batch": ("Gather", "BatchNormalization"),
+    "two-pass primitives, each sample": ("ReduceMean", "Pow"),  # which reads N
+    "two-pass primitives, batch": ("Pow", "BatchNormalization"),
 }
 
 

@@ -98,6 +98,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     return dict(zip(BROKEN, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_promise_is_noticed(name: str, judged: Mapping[str, str]) -> None:
     _, _, says = BROKEN[name]

@@ -31,6 +31,7 @@ NO_RANK = re.compile("number of dimensions is less than 3")  # InstanceNormaliza
 ROLES = {"unbiased": "unknown"}  # roles of the strategy that the product spells otherwise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", list(normswap.NORMS))
 @settings(
     max_examples=EXAMPLES,

@@ -28,7 +28,8 @@ from normswap.end_to_end import end_to_end
 from normswap.probes import probe_layers
 
 MADE = [
-    pytest.param(body, to, wrong, id=f"{name}-{label}-{to}")
+    # Blends of each sample are rejected as those of the batch are, and take as long as all other targets together.
+    pytest.param(body, to, wrong, id=f"{name}-{label}-{to}", marks=[pytest.mark.slow] * (to == "blend of samples"))
     for label, body in BODIES.items()
     for to in body.targets
     for name, wrong in MUTANTS.items()

@@ -74,7 +74,8 @@ def export_form(
     centred = aten.sub.Tensor(x, mean)
     var = pooled(of_samples(aten.mul.Tensor(centred, centred)))
     if target == "blend":
-        samples = aten.sum.dim_IntList(aten.ones_like.default(means), [0], True) if not by_sample else None
+        # A 1 for each sample, NaN and infinity included, summed: no runtime has to know a shape for that.
+        samples = aten.sum.dim_IntList(aten.pow.Tensor_Scalar(means, 0), [0], True) if not by_sample else None
         total = prior + 1 if samples is None else aten.add.Scalar(samples, prior)
 
         def blended(own: Any, stored: Any) -> Any:

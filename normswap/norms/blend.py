@@ -88,17 +88,19 @@ def _emit(ops: OnnxOps, *, prior: float, by_sample: bool) -> None:
     """Two passes over x, their results blended with the stored statistics; N is read at run time."""
     compute = compute_dtype(ops)
 
-    def weights(x: str) -> tuple[str, str]:
+    def weights(means: str) -> tuple[str, str]:
         """Give those of the stored statistics and of the input's own."""
         if by_sample:
             return ops.number(prior / (prior + 1), compute), ops.number(1 / (prior + 1), compute)
-        samples = ops.cast(ops.op("Gather", ops.op("Shape", x), ops.ints([0])), "int64", compute)
+        # A 1 for each sample, NaN and infinity included (IEEE 754, pow), summed: OpenCV 5 does not run Shape, and MNN
+        # takes N from it for 1.
+        samples = ops.reduce_sum(ops.op("Pow", means, ops.number(0, compute)), [0])
         counted = ops.number(prior, compute)
         total = ops.op("Add", counted, samples)
         return ops.op("Div", counted, total), ops.op("Div", samples, total)
 
-    def blend(x: str, mean: str, var: str, rank: int) -> tuple[str, str]:
-        of_stored, of_own = weights(x)
+    def blend(means: str, mean: str, var: str, rank: int) -> tuple[str, str]:
+        of_stored, of_own = weights(means)
 
         def blended(own: str, stored: str) -> str:
             column = along_channels(ops, stored, ops.stat_dtype, rank)

@@ -55,6 +55,10 @@ class OnnxOps(Protocol):
         """Add a ReduceMean that keeps the reduced axes."""
         ...
 
+    def reduce_sum(self, value: str, axes: list[int]) -> str:
+        """Add a ReduceSum that keeps the reduced axes."""
+        ...
+
 
 # (x, rank of x, name that y is to have or None) -> y
 Body: TypeAlias = Callable[[str, int, str | None], str]
@@ -86,7 +90,7 @@ def along_channels(ops: OnnxOps, parameter: str, dtype: str, rank: int) -> str:
     return ops.unsqueeze(ops.cast(parameter, dtype, compute_dtype(ops)), [0, *range(2, rank)])
 
 
-# (x, its mean, its variance, rank of x) -> the mean and the variance to normalize with
+# (the mean of each sample, that of all, the variance of all, rank) -> the mean and the variance to normalize with
 Blending: TypeAlias = Callable[[str, str, str, int], tuple[str, str]]
 
 
@@ -106,16 +110,18 @@ def emit_two_pass(ops: OnnxOps, *, over_batch: bool, blend: Blending | None = No
     def body(x: str, rank: int, y: str | None) -> str:
         spatial = list(range(2, rank))
 
-        def mean(value: str) -> str:
-            if spatial:
-                value = ops.reduce_mean(value, spatial)
-            return ops.reduce_mean(value, [0]) if over_batch else value
+        def of_samples(value: str) -> str:
+            return ops.reduce_mean(value, spatial) if spatial else value
 
-        own_mean = mean(x)
+        def of_all(means: str) -> str:
+            return ops.reduce_mean(means, [0]) if over_batch else means
+
+        means = of_samples(x)
+        own_mean = of_all(means)
         centred = ops.op("Sub", x, own_mean)
-        var = mean(ops.op("Mul", centred, centred))
+        var = of_all(of_samples(ops.op("Mul", centred, centred)))
         if blend is not None:
-            used_mean, var = blend(x, own_mean, var, rank)
+            used_mean, var = blend(means, own_mean, var, rank)
         std = ops.op("Sqrt", ops.op("Add", var, ops.eps_constant(compute_dtype(ops))))
         k = ops.op("Div", along_channels(ops, ops.scale, ops.param_dtype, rank), std)
         scaled = ops.op("Mul", centred, k)

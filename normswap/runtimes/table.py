@@ -99,9 +99,6 @@ _BS_ONE_PASS = ("batch-stat", "one-pass primitives")
 _TAKEN, _REFUSED = Cell("taken"), Cell("refused")
 _NOT_22 = Cell("taken", opset=21, why="its kernel is registered for version 6, and version 22 finds none")
 
-_NO_SHAPE = Cell("refused", why="it does not run the Shape by which the number of samples is read")
-_ONE = Cell("right", "wrong", why="it takes the number of samples, read by Shape, for 1")
-
 SUPPORT: dict[str, Support] = {
     "onnxruntime": Support(
         "1.32.0",
@@ -115,7 +112,7 @@ SUPPORT: dict[str, Support] = {
             _BN: _cells(Cell("right", cost=1.0), Cell("right", cost=1.0), Cell("right")),
             _PRIMITIVES: _cells(Cell("right", cost=3.3), Cell("right", cost=1.4), Cell("right")),
             _BLEND_SAMPLE: _cells(Cell("right", cost=8.0), Cell("right", cost=2.9)),
-            _BLEND_BATCH: _cells(Cell("right", cost=5.9), Cell("right", cost=2.4)),
+            _BLEND_BATCH: _cells(Cell("right", cost=5.9), Cell("right", cost=2.5)),
             _GROUP: _cells(Cell("cancels"), Cell("cancels")),
             _MVN: _cells(Cell("wrong"), Cell("wrong")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -137,7 +134,7 @@ SUPPORT: dict[str, Support] = {
             _BN: _cells(Cell("right", cost=1.0), Cell("coarse", cost=1.0)),
             _PRIMITIVES: _cells(Cell("right", cost=1.0), Cell("right", cost=1.0)),
             _BLEND_SAMPLE: _cells(Cell("right", cost=2.6), Cell("right", cost=4.9)),
-            _BLEND_BATCH: _cells(Cell("right", cost=2.5), Cell("right", cost=4.8)),
+            _BLEND_BATCH: _cells(Cell("right", cost=2.7), Cell("right", cost=4.7)),
             _GROUP: _cells(Cell("right"), Cell("right")),
             _MVN: _cells(Cell("wrong"), Cell("wrong")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -159,7 +156,7 @@ SUPPORT: dict[str, Support] = {
             _BN: _cells(Cell("right", cost=1.0), Cell("right", cost=1.0)),
             _PRIMITIVES: _cells(Cell("right", cost=1.5), Cell("right", cost=4.9)),
             _BLEND_SAMPLE: _cells(Cell("right", cost=2.1), Cell("right", cost=5.7)),
-            _BLEND_BATCH: _cells(_NO_SHAPE, _NO_SHAPE),
+            _BLEND_BATCH: _cells(Cell("right", cost=2.0), Cell("right", cost=6.2)),
             _GROUP: _cells(Cell("cancels"), Cell("cancels")),
             _MVN: _cells(Cell("refused"), Cell("refused")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -181,7 +178,7 @@ SUPPORT: dict[str, Support] = {
             _BN: _cells(Cell("right", cost=1.0), Cell("right", cost=1.0)),
             _PRIMITIVES: _cells(Cell("right", cost=1.1), Cell("right", cost=1.4)),
             _BLEND_SAMPLE: _cells(Cell("right", cost=2.8), Cell("right", cost=3.2)),
-            _BLEND_BATCH: _cells(_ONE, _ONE),
+            _BLEND_BATCH: _cells(Cell("right", cost=3.3), Cell("right", cost=3.5)),
             _GROUP: _cells(Cell("refused"), Cell("refused")),
             _MVN: _cells(Cell("wrong"), Cell("wrong")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -201,6 +198,7 @@ SUPPORT: dict[str, Support] = {
             _IN_TWO_PASS: _cells(_TAKEN, _TAKEN, _TAKEN),
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN, _TAKEN),
             _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
+            _BLEND_BATCH: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(_NOT_22, _NOT_22),
             _BS_TRAINING: _cells(
                 Cell("refused", why="from opset 14 on the session is not created, rather than falling back"),
@@ -220,6 +218,7 @@ SUPPORT: dict[str, Support] = {
             _IN_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
+            _BLEND_BATCH: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(_TAKEN, _TAKEN),
             _BS_TRAINING: _cells(_REFUSED, _REFUSED),
             _GROUP: _cells(_TAKEN, _TAKEN),
@@ -238,6 +237,7 @@ SUPPORT: dict[str, Support] = {
             _IN_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
+            _BLEND_BATCH: _cells(_TAKEN, _TAKEN),
             _BS_TRAINING: _cells(_REFUSED, _REFUSED),
             _BN: _cells(
                 Cell("taken", why="rank 4, constant parameters"), Cell("taken", why="rank 4, constant parameters")
@@ -254,6 +254,7 @@ SUPPORT: dict[str, Support] = {
             _IN_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
+            _BLEND_BATCH: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(Cell("cancels", why="as InstanceNormalization"), Cell("cancels")),
             _BS_TRAINING: _cells(
                 Cell("refused", why="it is taken, and fails when it is run"), Cell("refused", why="as in float32")
@@ -271,6 +272,7 @@ SUPPORT: dict[str, Support] = {
             _IN_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
+            _BLEND_BATCH: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(_NOT_22, _NOT_22),
             _BS_TRAINING: _cells(_REFUSED, _REFUSED),
             _GROUP: _cells(_TAKEN, _TAKEN),

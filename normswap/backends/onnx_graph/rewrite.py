@@ -129,6 +129,12 @@ class _Emitter:
             return self.op("ReduceMean", value, self.ints(axes), keepdims=1)
         return self.op("ReduceMean", value, axes=axes, keepdims=1)
 
+    def reduce_sum(self, value: str, axes: list[int]) -> str:
+        """Add a ReduceSum that keeps the reduced axes; from opset 13 on the axes are an input."""
+        if self._opset >= 13:
+            return self.op("ReduceSum", value, self.ints(axes), keepdims=1)
+        return self.op("ReduceSum", value, axes=axes, keepdims=1)
+
     def unsqueeze(self, value: str, axes: list[int]) -> str:
         """Add axes of length 1; from opset 13 on they are an input."""
         if self._opset >= 13:
