@@ -17,9 +17,9 @@ from normswap.errors import (
     TimeLimitError,
     UnsupportedModelError,
 )
-from normswap.layer import NormLayer
+from normswap.layer import NormLayer, Refusal
 from normswap.norms import NORMS, Norm
-from normswap.plan import Kept, Plan, Refusal
+from normswap.plan import Kept, Plan
 from normswap.recalibration import Moved, Recalibration, recalibrate
 from normswap.report import Check, Report
 from normswap.tolerance import Tolerance

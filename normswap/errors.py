@@ -20,7 +20,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from normswap.plan import Refusal
+    from normswap.layer import Refusal
 
 __all__ = [
     "CannotRunError",

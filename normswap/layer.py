@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Dim", "Floats", "NormLayer", "Role"]
+__all__ = ["Array", "Dim", "Floats", "NormLayer", "Refusal", "Role"]
 
 Array: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
@@ -68,3 +68,11 @@ class NormLayer:
         """Shape (C,) values, or a scalar, so that they broadcast against (N, C, *spatial), in float64."""
         array = np.asarray(values).astype(np.float64)
         return array.reshape((1, -1) + (1,) * (rank - 2)) if array.ndim else array
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A selected layer that the target cannot take, and why."""
+
+    layer: NormLayer
+    reason: str

@@ -8,20 +8,12 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from normswap.errors import NothingToConvertError, RefusedLayersError, SelectionError
-from normswap.layer import NormLayer
+from normswap.layer import NormLayer, Refusal
 from normswap.norms import NORMS, Blend, Norm
 from normswap.norms.base import Form
 from normswap.norms.blend import Over
 
-__all__ = ["Choice", "Kept", "Plan", "Refusal", "make_plan", "nearest", "raise_for_idle_globs", "target_named"]
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A selected layer that the target cannot take, and why."""
-
-    layer: NormLayer
-    reason: str
+__all__ = ["Choice", "Kept", "Plan", "make_plan", "nearest", "raise_for_idle_globs", "target_named"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from small_models import ONE_LAYER, RANK_TWO, built
 import normswap
 from normswap import Diagnosis, diagnose
 from normswap.cli import main
-from normswap.diagnosis.layers import finding_of
+from normswap.diagnosis.layers import finding_of, trained_alone
 from normswap.diagnosis.measures import MEASURES, l1
 from normswap.diagnosis.verdict import Advice, Evidence, judge
 from normswap.errors import CannotRunError
@@ -446,6 +446,23 @@ def test_sound_statistics_are_not_remarked_on() -> None:
     assert finding.trained.staleness == pytest.approx(0, abs=1e-6)
     assert finding.stored_share == pytest.approx(1, abs=1e-3)
     assert finding.trained.spread > 0.1
+
+
+@pytest.mark.parametrize(
+    ("held", "alone", "says"),
+    [
+        (0.0, True, "hold 0% of the variance between samples, as those of batches of one sample do"),
+        (0.11, True, "hold 11% of the variance between samples, as those of batches of one"),
+        (0.5, False, "hold 50% of the variance between samples, as those of small batches do"),
+        (1.0, False, "as those of larger batches do"),
+        (-0.5, False, "are below those within samples"),
+    ],
+)
+def test_batches_of_training_are_told_by_what_stored_variances_hold(held: float, alone: bool, says: str) -> None:
+    var = OF_ONE.within + held * OF_ONE.between_var
+    found = trained_alone([finding_of(layer_of(OF_ONE.pooled_mean, var), OF_ONE, OF_ONE, OF_ONE)])
+    assert found[0] is alone
+    assert says in found[1]
 
 
 def test_errors_are_of_each_sample() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,12 +11,12 @@ from normswap.layer import Floats, NormLayer
 from normswap.mismatch import Mismatch, mismatch
 from normswap.moments import Moments
 
-__all__ = ["BATCH_OF_ONE", "Given", "LayerFinding", "finding_of"]
+__all__ = ["Given", "LayerFinding", "finding_of", "trained_alone"]
 
 _DEAD = 1e-12  # of a variance beside eps: a channel that never says anything
 _TELLING = 0.05  # variance between samples, as a share of that within, from which on the two can be told apart
 _STALE = 0.01  # nats, below which nobody sees a difference
-BATCH_OF_ONE = 0.25  # share of the variance between samples that is stored, below which batches were of one sample
+_BATCH_OF_ONE = 0.25  # share of the variance between samples that is stored, below which batches were of one sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,22 @@ def finding_of(
     return replace(finding, remarks=tuple(remarks))
 
 
+def trained_alone(layers: Sequence[LayerFinding]) -> tuple[bool, str]:
+    """Say whether a model was trained one sample at a time, and why, by what the stored variances hold."""
+    shares = [found.stored_share for found in layers if np.isfinite(found.stored_share)]
+    if not shares:
+        return True, "samples hardly differ in their statistics, so that batches of any size are alike"
+    share = float(np.median(shares))
+    if share < -_BATCH_OF_ONE:
+        return False, "the stored variances are below those within samples, which says nothing of batches"
+    if share > 1 - _BATCH_OF_ONE:
+        return False, "the stored variances hold the variance between samples, as those of larger batches do"
+    said = f"the stored variances hold {max(share, 0):.0%} of the variance between samples"
+    if share < _BATCH_OF_ONE:
+        return True, f"{said}, as those of batches of one sample do"
+    return False, f"{said}, as those of small batches do"
+
+
 def _given(layer: NormLayer, moments: Moments | None) -> Given:
     if moments is None or not moments.samples or layer.running_mean is None or layer.running_var is None:
         return Given(moments, None)
@@ -135,7 +152,7 @@ def _remarks(finding: LayerFinding) -> list[str]:
             said.append(
                 "statistics further from these data than samples are from one another: frozen, shifted, or of others"
             )
-        if abs(finding.stored_share) < BATCH_OF_ONE:
+        if abs(finding.stored_share) < _BATCH_OF_ONE:
             said.append("statistics as of batches of one sample: the variance between samples is missing")
     return said
 

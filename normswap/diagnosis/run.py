@@ -12,7 +12,7 @@ from normswap.data import Data, batches_of
 from normswap.data.declared import Scale
 from normswap.diagnosis.fewest import Fewest, fewest_layers
 from normswap.diagnosis.findings import Diagnosis, ModeFinding
-from normswap.diagnosis.layers import BATCH_OF_ONE, LayerFinding, finding_of
+from normswap.diagnosis.layers import LayerFinding, finding_of, trained_alone
 from normswap.diagnosis.measures import ErrorOf, measure_of
 from normswap.diagnosis.modes import MEAN_TARGET, Comparison, Mode
 from normswap.diagnosis.spool import Spool
@@ -126,7 +126,7 @@ class _Run:
         eval_, instance, *pooled = self._modes
         trained = pooled[-1] if pooled else instance
         layers = self._layers(eval_, instance, trained)
-        train, why = _train_mode(layers, instance, trained)
+        train, why = self._train_mode(layers, instance, trained)
         recalibrated = self._recalibrated(trained)
         self._run_later(recalibrated)
         modes = [eval_, recalibrated, instance, *pooled]
@@ -230,6 +230,14 @@ class _Run:
             for layer in eval_.gathering.layers
         ]
 
+    def _train_mode(self, layers: Sequence[LayerFinding], instance: Mode, trained: Mode) -> tuple[str, str]:
+        """Say which mode stands for training, and why."""
+        if instance.trouble or trained.trouble:
+            run, other = (trained, instance) if instance.trouble else (instance, trained)
+            return run.name, f"{other.name} does not run: {other.trouble}"
+        alone, why = trained_alone(layers)
+        return (instance if alone else trained).name, why
+
     def _judged(self, modes: Sequence[Mode], train: str) -> Verdict:
         comparison = self._comparison
         sound = [mode.name for mode in modes if not mode.trouble]
@@ -289,22 +297,3 @@ class _Run:
             except TypeError:
                 total = 0
         self._progress(stage, done, total)
-
-
-def _train_mode(layers: Sequence[LayerFinding], instance: Mode, trained: Mode) -> tuple[str, str]:
-    """Say which mode stands for training, by what the stored variances hold of the variance between samples."""
-    if instance.trouble or trained.trouble:
-        run, other = (trained, instance) if instance.trouble else (instance, trained)
-        return run.name, f"{other.name} does not run: {other.trouble}"
-    shares = [found.stored_share for found in layers if np.isfinite(found.stored_share)]
-    if not shares:
-        return instance.name, "samples hardly differ in their statistics, so that batches of any size are alike"
-    share = float(np.median(shares))
-    if share < -BATCH_OF_ONE:
-        return trained.name, "the stored variances are below those within samples, which says nothing of batches"
-    if share > 1 - BATCH_OF_ONE:
-        return trained.name, "the stored variances hold the variance between samples, as those of larger batches do"
-    said = f"the stored variances hold {max(share, 0):.0%} of the variance between samples"
-    if share < BATCH_OF_ONE:
-        return instance.name, f"{said}, as those of batches of one sample do"
-    return trained.name, f"{said}, as those of small batches do"
