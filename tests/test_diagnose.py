@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -515,6 +518,35 @@ def test_folders_of_images(capsys: pytest.CaptureFixture[str]) -> None:
     one, other = (normswap.find(path)[-1].running_var for path in ("images.onnx", "arrays.onnx"))
     assert one is not None and other is not None
     np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_terminal_shows_how_far_it_is_and_an_interrupt_gives_what_was_seen() -> None:
+    """As a user has it: a bar after a second, Ctrl-C, and the diagnosis of the samples up to then."""
+    import pty
+
+    black = np.broadcast_to(np.float32(-1), (4000, 3, 64, 64))
+    np.savez_compressed("many.npz", dark=black, target=black)
+    words = ["diagnose", str(STUDIO[0]), "--inputs", "many.npz", "--targets", "many.npz", "-o", "page.html"]
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "normswap", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, start_new_session=True) as running:
+        os.close(theirs)
+        shown = b""
+        while b"/s" not in shown:
+            shown += os.read(ours, 4096)
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+        with contextlib.suppress(OSError):  # which is how the end of a pseudo-terminal is told
+            while os.read(ours, 4096):
+                pass
+        assert running.stdout is not None
+        text = running.stdout.read()
+    os.close(ours)
+    assert b"running it in 3 ways" in shown and b"/4000" in shown
+    assert running.returncode == 130
+    assert "way of running it" in text
+    assert "note: it was interrupted, and tells of what it saw up to then" in text
+    assert "it was interrupted, and tells" in Path("page.html").read_text(encoding="utf-8")
 
 
 def test_onnx_takes_no_torch() -> None:

@@ -32,11 +32,11 @@ class ProgressBar:
         if self._bar is None:
             self._bar = _bar()
             self._bar.start()
-            self._task = self._bar.add_task(stage, total=total or None)
-        elif stage != self._stage:  # whose speed is another
-            self._bar.reset(self._task, description=stage, total=total or None)
-        self._stage = stage
-        self._bar.update(self._task, description=stage, completed=done, total=total or None)
+        if stage != self._stage:  # whose speed and total are others
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task, self._stage = self._bar.add_task(stage, total=total or None), stage
+        self._bar.update(self._task, completed=done, total=total or None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
