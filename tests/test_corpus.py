@@ -67,7 +67,7 @@ def test_every_batch_norm_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("to", HELD)
-@pytest.mark.parametrize("name", map(slow_if_large, FILES))
+@pytest.mark.parametrize("name", [slow_if_large(name) for name in FILES])
 def test_converts_and_verifies_with_its_inputs(name: str, to: str) -> None:
     entry = FILES[name]
     if name in NOT_IN_ORT:
