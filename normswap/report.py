@@ -23,6 +23,7 @@ __all__ = [
     "counted",
     "described",
     "grouped",
+    "plain",
     "recalibration_checks",
     "remarks",
     "some",
@@ -209,8 +210,8 @@ class Report:
                     "name": check.name,
                     "ok": check.ok,
                     "may_fail": self._may_fail(check),
-                    "error": _plain(check.error),
-                    "bound": _plain(check.bound),
+                    "error": plain(check.error),
+                    "bound": plain(check.bound),
                     "index": None if check.index is None else list(check.index),
                     "detail": check.detail,
                     "wrong": check.wrong,
@@ -316,7 +317,8 @@ def _elements(check: Check) -> str:
     return "" if check.size is None else f"{check.wrong or 'all'} of {check.size} elements"
 
 
-def _plain(value: float | None) -> float | str | None:
+def plain(value: float | None) -> float | str | None:
+    """Return a number as JSON can have it: as a string where it is not finite."""
     return value if value is None or math.isfinite(value) else str(value)
 
 

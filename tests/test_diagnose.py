@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from small_models import ONE_LAYER, RANK_TWO, built
 import normswap
 from normswap import Diagnosis, diagnose
 from normswap.cli import main
+from normswap.diagnosis.fewest import Fewest
 from normswap.diagnosis.layers import finding_of, trained_alone
 from normswap.diagnosis.measures import MEASURES, l1
 from normswap.diagnosis.verdict import Advice, Evidence, judge
@@ -137,6 +140,13 @@ def test_the_fewest_layers_do_what_all_do() -> None:
     off = float(np.sqrt(np.square(few - whole).mean()) / whole.std())
     assert off == pytest.approx(fewest.distance, rel=1e-2)
     assert off <= 0.05
+
+
+@pytest.mark.parametrize("name", ["/stem/y", "a[0]*?", "it's", "two words"])
+def test_the_list_to_paste_selects_its_layers_alone(name: str) -> None:
+    only, glob = shlex.split(Fewest((name,), 0.0, 2).options)
+    assert only == "--only"
+    assert [other for other in (name, f"{name}2", "a0b", "other") if fnmatch.fnmatchcase(other, glob)] == [name]
 
 
 def test_batch_statistics_of_several_sizes() -> None:

@@ -81,6 +81,20 @@ def test_names_cannot_become_markup() -> None:
     assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
 
 
+def test_names_cannot_begin_a_line_of_the_text() -> None:
+    assert "\n::error::" in HOSTILE
+    text = hostile().to_text()
+    assert "\n::error::" not in text and r"\n::error::" in text
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in text
+
+
+def test_the_page_has_the_digits_of_the_text_and_says_what_is_not_known() -> None:
+    found = diagnosis("lowlight")
+    first, *others = found.modes
+    page = render(replace(found, modes=(replace(first, error=0.4294, error_std=float("nan")), *others)), "m", CREATED)
+    assert '<td class="number">0.429</td><td class="number">?</td>' in page
+
+
 def test_the_page_is_the_same_byte_for_byte() -> None:
     found = diagnosis("studio")
     assert render(found, "model.onnx", CREATED) == render(found, "model.onnx", CREATED)

@@ -589,3 +589,11 @@ def test_what_it_says(generator: nn.Module) -> None:
     assert told["layers"][0]["mean_shift"] == pytest.approx(np.max(np.abs(mean - layer.running_mean) / std), rel=1e-4)
     ratio = (var + layer.eps) / (layer.running_var + layer.eps)
     assert told["layers"][0]["variance_ratio"] == pytest.approx([ratio.min(), ratio.max()], rel=1e-4)
+
+
+def test_names_cannot_begin_a_line_of_the_text(generator: nn.Module) -> None:
+    found = recalibrate(generator, [torch.from_numpy(batch) for batch in BATCHES])
+    hostile = replace(found, left={"x\nPASS: all is well": "not selected"}, notes=("\x1b[2J",))
+    text = hostile.to_text()
+    assert not any(line.startswith("PASS: all is well") for line in text.splitlines())
+    assert "\x1b" not in text

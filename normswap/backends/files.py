@@ -16,7 +16,7 @@ from normswap.errors import ModelWriteError
 if sys.platform != "win32":  # where what a killed run has left stays
     import fcntl
 
-__all__ = ["as_write_error", "check_folder", "check_writable", "folder_beside"]
+__all__ = ["as_write_error", "check_folder", "check_writable", "folder_beside", "write_whole"]
 
 _PREFIX = ".normswap-"
 
@@ -106,3 +106,15 @@ def as_write_error(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ModelWriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write text to a file, whole or not at all; a file of that name is replaced.
+
+    Raises:
+        ModelWriteError: If it cannot be written.
+    """
+    with as_write_error(path), folder_beside(path) as folder:
+        aside = Path(folder) / path.name
+        aside.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(aside, path)

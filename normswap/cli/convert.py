@@ -10,7 +10,7 @@ import click
 
 import normswap
 from normswap.backends.files import as_write_error, check_writable, folder_beside
-from normswap.cli.options import REPORTS, options
+from normswap.cli.options import COMPARISON, REPORTS, options
 from normswap.cli.output import prints_aside, show
 from normswap.cli.progress import ProgressBar
 from normswap.errors import NormswapError, SelectionError
@@ -30,12 +30,7 @@ __all__ = ["convert"]
 @options(
     "only",
     "skip",
-    "allow_refusals",
-    "drop_statistics",
-    "inputs",
-    "shape",
-    "seed",
-    "end_to_end",
+    *COMPARISON,
     "for",
     "runtime",
     *REPORTS,

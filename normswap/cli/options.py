@@ -14,9 +14,10 @@ from normswap.norms import NORMS
 from normswap.norms.blend import OVER
 from normswap.runtimes import RUNTIMES
 
-__all__ = ["REPORTS", "TARGETS", "options"]
+__all__ = ["COMPARISON", "REPORTS", "TARGETS", "options"]
 
 TARGETS = "|".join(NORMS)
+COMPARISON = ("allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end")
 REPORTS = ("format", "as json", "report")
 
 

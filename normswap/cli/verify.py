@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from normswap.cli.options import REPORTS, TARGETS, options
+from normswap.cli.options import COMPARISON, REPORTS, TARGETS, options
 from normswap.cli.output import prints_aside, show
 from normswap.cli.progress import ProgressBar
 from normswap.formats import check_reports
@@ -33,12 +33,7 @@ __all__ = ["verify"]
     "only",
     "skip",
     "may_differ",
-    "allow_refusals",
-    "drop_statistics",
-    "inputs",
-    "shape",
-    "seed",
-    "end_to_end",
+    *COMPARISON,
     "runtime",
     *REPORTS,
 )

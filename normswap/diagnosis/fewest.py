@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +33,8 @@ class Fewest:
 
     @property
     def options(self) -> str:
-        """What to paste behind ``normswap convert``."""
-        return " ".join(f"--only '{name}'" for name in self.names)
+        """What to paste behind ``normswap convert``: globs that match these names alone, quoted as shells have it."""
+        return " ".join("--only '{}'".format(glob.escape(name).replace("'", "'\"'\"'")) for name in self.names)
 
 
 def fewest_layers(

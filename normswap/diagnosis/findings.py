@@ -12,9 +12,10 @@ from normswap.diagnosis.fewest import Fewest
 from normswap.diagnosis.layers import Given, LayerFinding
 from normswap.diagnosis.verdict import ADVICE, Verdict
 from normswap.layer import Array, Floats
-from normswap.report import counted
+from normswap.report import counted, plain
+from normswap.visible import visible
 
-__all__ = ["Diagnosis", "ModeFinding"]
+__all__ = ["Diagnosis", "ModeFinding", "spelled"]
 
 VERSION = 1  # of to_dict; a change that is more than a further key raises it
 
@@ -84,13 +85,13 @@ class Diagnosis:
             "notes": list(self.notes),
             "fewest": None
             if self.fewest is None
-            else {"layers": list(self.fewest.names), "of": self.fewest.of, "distance": _plain(self.fewest.distance)},
+            else {"layers": list(self.fewest.names), "of": self.fewest.of, "distance": plain(self.fewest.distance)},
             "modes": [
                 {
                     "name": mode.name,
-                    "error": _plain(mode.error),
-                    "error_std": _plain(mode.error_std),
-                    "distance": _plain(mode.distance),
+                    "error": plain(mode.error),
+                    "error_std": plain(mode.error_std),
+                    "distance": plain(mode.distance),
                     "trouble": mode.trouble,
                 }
                 for mode in self.modes
@@ -121,7 +122,7 @@ class Diagnosis:
             ]
         lines += ["", f"train mode: {self.train}", f"data: {self.source} ({counted(self.samples, 'sample')})"]
         lines += [f"  note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join(map(visible, lines))
 
     def _table_of_modes(self) -> list[str]:
         width = max(len("way of running it"), *(len(mode.name) for mode in self.modes))
@@ -132,7 +133,7 @@ class Diagnosis:
             if mode.trouble:
                 lines.append(f"{mode.name:<{width}}  not run: {mode.trouble}")
                 continue
-            cells = "".join(f"{_short(n):>10}" for n in (mode.error, mode.error_std)) if errors else ""
+            cells = "".join(f"{spelled(n):>10}" for n in (mode.error, mode.error_std)) if errors else ""
             lines.append(f"{mode.name:<{width}}{cells}{mode.distance:>18.1%}")
         return lines
 
@@ -147,7 +148,7 @@ class Diagnosis:
             cells = [value for given in (found.trained, found.eval) for value in (given.spread, given.staleness)]
             remarks = "; ".join(found.remarks)
             lines.append(
-                f"{found.layer.name:<{width}}  {'  '.join(f'{_short(n):>8}' for n in cells)}  {remarks}".rstrip()
+                f"{found.layer.name:<{width}}  {'  '.join(f'{spelled(n):>8}' for n in cells)}  {remarks}".rstrip()
             )
         return lines
 
@@ -156,8 +157,8 @@ def _mismatch(given: Given) -> dict[str, Any] | None:
     if given.mismatch is None:
         return None
     return {
-        "spread": _plain(given.spread),
-        "staleness": _plain(given.staleness),
+        "spread": plain(given.spread),
+        "staleness": plain(given.staleness),
         "channels": {
             "spread": _plainly(given.mismatch.spread),
             "staleness": _plainly(given.mismatch.staleness),
@@ -165,13 +166,10 @@ def _mismatch(given: Given) -> dict[str, Any] | None:
     }
 
 
-def _plain(value: float | None) -> float | str | None:
-    return value if value is None or np.isfinite(value) else str(value)
-
-
 def _plainly(values: Floats) -> list[float | str | None]:
-    return [_plain(float(f"{value:.6g}")) for value in values]
+    return [plain(float(f"{value:.6g}")) for value in values]
 
 
-def _short(value: float | None) -> str:
+def spelled(value: float | None) -> str:
+    """Spell a number for a table: three digits, nothing for none, a question mark for NaN."""
     return "" if value is None else "?" if np.isnan(value) else f"{value:.3g}"

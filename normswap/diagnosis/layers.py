@@ -10,6 +10,7 @@ import numpy as np
 from normswap.layer import Floats, NormLayer
 from normswap.mismatch import Mismatch, mismatch
 from normswap.moments import Moments
+from normswap.report import counted
 
 __all__ = ["Given", "LayerFinding", "finding_of", "trained_alone"]
 
@@ -71,7 +72,7 @@ class LayerFinding:
         """
         if self.alone is None or not self.alone.samples or self.layer.running_var is None:
             return float("nan")
-        if self.layer.running_var.shape != self.alone.mean.shape or _of_one(self.alone):
+        if self.layer.running_var.shape != self.alone.mean.shape or self.alone.single:
             return float("nan")
         between, within = self.alone.between_var, self.alone.within
         telling = between > _TELLING * within
@@ -122,7 +123,7 @@ def _given(layer: NormLayer, moments: Moments | None) -> Given:
     if layer.running_mean.shape != moments.mean.shape:  # which _remarks says
         return Given(moments, None)
     found = mismatch(moments, layer.running_mean, layer.running_var)
-    if _of_one(moments):  # a sample has no spread from itself
+    if moments.single:  # a sample has no spread from itself
         found = replace(found, spread=np.full_like(found.spread, np.nan))
     return Given(moments, found)
 
@@ -142,7 +143,7 @@ def _remarks(finding: LayerFinding) -> list[str]:
     if (mean == 0).all() and (var == 1).all():
         said.append("statistics as they are before any training: mean 0, variance 1")
     moments = finding.trained.moments or finding.eval.moments
-    if moments is not None and _of_one(moments):
+    if moments is not None and moments.single:
         said.append("one value in each sample, which has no variance of its own")
     if moments is not None and moments.samples:
         dead = moments.pooled_var <= _DEAD * max(layer.eps, 1e-30)
@@ -157,14 +158,8 @@ def _remarks(finding: LayerFinding) -> list[str]:
     return said
 
 
-def _of_one(moments: Moments) -> bool:
-    """Whether each sample has but one element in a channel."""
-    return moments.samples > 0 and moments.elements == moments.samples
-
-
 def _count(which: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> str:
-    number = int(which.sum())
-    return f"{number} of {which.size} channel{'s' * (which.size != 1)}"
+    return f"{int(which.sum())} of {counted(which.size, 'channel')}"
 
 
 def _mean(values: Floats | None) -> float:

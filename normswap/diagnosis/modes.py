@@ -83,6 +83,7 @@ class Comparison:
         spool: Where their outputs are kept for modes that are compared later; None where there will be none.
         mean_target: The mean of all targets by output name, which a model has to be better than.
         strip: Of the first samples, the images: input, each mode's output, target; empty where they are none.
+        samples: How many were compared.
     """
 
     measure: Measure
@@ -90,15 +91,11 @@ class Comparison:
     spool: Spool | None = None
     mean_target: dict[str, Floats] = field(default_factory=dict)
     strip: dict[str, Array] = field(default_factory=dict)
+    samples: int = 0
     _batches: list[_Compared] = field(default_factory=list)
-    _spreads: dict[str, tuple[int, float, float]] = field(default_factory=dict)  # count, mean, M2 of all elements
+    _spreads: dict[str, Moments] = field(default_factory=dict)  # of all elements of each reference's outputs
     _compared: tuple[str, ...] = ()  # outputs
     _image: str | None = None  # which of them is shown
-
-    @property
-    def samples(self) -> int:
-        """How many were compared."""
-        return sum(batch.samples for batch in self._batches)
 
     def errors(self, mode: str) -> Floats:
         """Error of each sample in a mode; empty without targets."""
@@ -117,8 +114,7 @@ class Comparison:
 
     def scale(self, reference: str) -> float:
         """Standard deviation of all elements of a reference's outputs, in their units; NaN where there are none."""
-        count, _, m2 = self._spreads.get(reference, (0, 0.0, 0.0))
-        return float(np.sqrt(m2 / count)) if count else float("nan")
+        return float(np.sqrt(self._spreads[reference].pooled_var[0])) if reference in self._spreads else float("nan")
 
     def add(self, modes: Sequence[Mode], arrays: Mapping[str, Array], targets: Mapping[str, Array]) -> None:
         """Run all modes on a batch and compare; a mode that does not run is left out from there on.
@@ -146,12 +142,13 @@ class Comparison:
         if not self._batches:
             self._show(outputs, {"input": arrays, "target": targets})
         for name, found in references.items():
-            for values in found.values():
-                self._spreads[name] = _spread(self._spreads.get(name, (0, 0.0, 0.0)), values)
+            known = [self._spreads[name]] if name in self._spreads else []
+            self._spreads[name] = Moments.merged([*known, *map(_elements, found.values())])
         for name, target in targets.items():
             mean = self.mean_target.setdefault(name, np.zeros(target.shape[1:]))
             mean += (target.astype(np.float64) - mean).sum(axis=0) / (self.samples + samples)
         self._batches.append(_Compared(samples, errors, distances))
+        self.samples += samples
 
     def add_later(self, mode: Mode | None, arrays: Mapping[str, Array], targets: Mapping[str, Array]) -> _Compared:
         """Compare a further mode, and the mean target, on the next of the batches that were compared before.
@@ -242,15 +239,12 @@ def _floats(outputs: Mapping[str, Array]) -> tuple[str, ...]:
     return found
 
 
-def _spread(before: tuple[int, float, float], values: Array) -> tuple[int, float, float]:
-    """Merge count, mean and M2 with those of further values (Chan et al. 1979)."""
-    count, mean, m2 = before
+def _elements(values: Array) -> Moments:
+    """Return the moments of all elements, as of one channel; eps plays no part in what is read of them."""
     found = flat(values)
-    own = float(found.mean(dtype=np.float64))
-    total = count + found.size
-    m2 += float(np.square(found - found.dtype.type(own)).sum(dtype=np.float64))
-    m2 += (own - mean) ** 2 * count * found.size / total
-    return total, mean + (own - mean) * found.size / total, m2
+    mean = found.mean(axis=1, dtype=np.float64, keepdims=True)
+    var = found.var(axis=1, dtype=np.float64, keepdims=True)
+    return Moments.of_samples(mean, var, elements=found.shape[1], eps=0.0)
 
 
 def _paired(targets: Mapping[str, Array], outputs: Mapping[str, Array]) -> dict[str, str]:

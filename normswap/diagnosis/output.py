@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from normswap.backends.files import as_write_error, check_writable, folder_beside
+from normswap.backends.files import check_writable, write_whole
 from normswap.diagnosis import Diagnosis
 from normswap.errors import ReportError
 from normswap.formats import time_stamp
@@ -30,12 +29,7 @@ def check_page(path: str, sources: Sequence[str]) -> None:
 
 def write_page(diagnosis: Diagnosis, model: str, path: str) -> None:
     """Write the page; a file of that name is replaced."""
-    text = _page().render(diagnosis, model, time_stamp())
-    target = Path(path)
-    with as_write_error(target), folder_beside(target) as folder:
-        aside = Path(folder) / target.name
-        aside.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(aside, target)
+    write_whole(Path(path), _page().render(diagnosis, model, time_stamp()))
 
 
 def _page() -> ModuleType:

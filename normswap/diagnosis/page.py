@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normswap import pages
-from normswap.diagnosis.findings import Diagnosis
+from normswap.diagnosis.findings import Diagnosis, spelled
 from normswap.diagnosis.layers import LayerFinding
 from normswap.diagnosis.verdict import ADVICE
 from normswap.layer import Array, Floats
@@ -40,6 +40,7 @@ def render(diagnosis: Diagnosis, model: str, created: datetime) -> str:
         created,
         found=diagnosis,
         model=model,
+        spelled=spelled,
         meaning=ADVICE[diagnosis.verdict.advice],
         strip=_strip(diagnosis),
         heat=_heat(seen) if seen else None,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from normswap.backends.files import as_write_error, check_folder, folder_beside
+from normswap.backends.files import as_write_error, check_folder, folder_beside, write_whole
 from normswap.errors import ReportError
 from normswap.outcome import Outcome
 from normswap.plan import nearest
@@ -77,11 +77,7 @@ def write_reports(paths: Iterable[str], outcomes: Sequence[Outcome], created: da
     """
     created = created or time_stamp()
     for path in map(Path, paths):
-        text = render(_format_of(path), outcomes, created)
-        with as_write_error(path), folder_beside(path) as folder:
-            aside = Path(folder) / path.name
-            aside.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(aside, path)
+        write_whole(path, render(_format_of(path), outcomes, created))
 
 
 def _format_of(path: Path) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normswap.report import Check, counted, grouped
+from normswap.report import Check, counted, grouped, plain
+from normswap.visible import visible
 
 __all__ = ["Moved", "Recalibration"]
 
@@ -90,9 +90,9 @@ class Recalibration:
                     "name": moved.name,
                     "samples": moved.samples,
                     "elements": moved.elements,
-                    "mean_shift": _plain(moved.shift),
-                    "variance_ratio": [_plain(moved.least), _plain(moved.most)],
-                    "staleness_nats": _plain(moved.staleness),
+                    "mean_shift": plain(moved.shift),
+                    "variance_ratio": [plain(moved.least), plain(moved.most)],
+                    "staleness_nats": plain(moved.staleness),
                 }
                 for moved in self.moved
             ],
@@ -118,10 +118,5 @@ class Recalibration:
         lines += [f"  FAILED: {check.detail}" for check in self.checks if not check.ok]
         lines += [f"  left as they are: {said}" for said in grouped(self.left)]
         lines += [f"  note: {note}" for note in self.notes]
-        if not self.ok:
-            return "\n".join([*lines, "FAIL: more or less than the statistics changed"])
-        return "\n".join([*lines, f"PASS: {self.checks[0].detail}"])
-
-
-def _plain(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
+        lines.append(f"PASS: {self.checks[0].detail}" if self.ok else "FAIL: more or less than the statistics changed")
+        return "\n".join(map(visible, lines))
