@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from documents import changed, general, places
 from jsonschema import Draft202012Validator
 
 import normswap
@@ -19,7 +17,6 @@ from normswap.diagnosis.findings import VERSION, Diagnosis
 
 SCHEMA = json.loads(files("normswap.diagnosis").joinpath("schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
-Place = tuple[str | int, ...]
 
 
 @cache
@@ -53,30 +50,10 @@ def test_every_diagnosis_is_valid(name: str) -> None:
     VALIDATOR.validate(json.loads(text))
 
 
-def places(value: Any, place: Place = ()) -> Iterator[Place]:
-    yield place
-    pairs = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
-    for key, part in pairs:
-        yield from places(part, (*place, key))
-
-
-def changed(place: Place, *value: Any) -> Any:
-    """A document with another value at a place, or with none there."""
-    document: Any = copy.deepcopy(diagnosis("lowlight").to_dict())
-    parent = document
-    for key in place[:-1]:
-        parent = parent[key]
-    if value:
-        parent[place[-1]] = value[0]
-    else:
-        del parent[place[-1]]
-    return document
-
-
 def test_a_diagnosis_without_a_key_or_with_a_value_of_another_type_is_turned_down() -> None:
-    for place in places(diagnosis("lowlight").to_dict()):
-        if place and isinstance(place[-1], str):
-            assert not VALIDATOR.is_valid(changed(place)), place
-        if place:
-            assert not VALIDATOR.is_valid(changed(place, {"a": 1})), place
-            assert not VALIDATOR.is_valid(changed(place, True)) or place == ("complete",), place
+    whole = diagnosis("lowlight").to_dict()
+    for place in {general(place): place for place in places(whole) if place}.values():
+        if isinstance(place[-1], str):
+            assert not VALIDATOR.is_valid(changed(whole, place)), place
+        assert not VALIDATOR.is_valid(changed(whole, place, {"a": 1})), place
+        assert not VALIDATOR.is_valid(changed(whole, place, True)) or place == ("complete",), place

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 import pytest
+from documents import Place, at, changed, general, places
 from jsonschema import Draft202012Validator
 from outcomes import CREATED, NUMBERS, OUTCOMES
 
@@ -20,7 +20,6 @@ from normswap.outcome import Outcome, worst
 SCHEMA = json.loads(files("normswap.formats").joinpath("schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER)
 WHOLE = document(OUTCOMES["several"] + OUTCOMES["numbers"], CREATED)
-Path = tuple[str | int, ...]
 
 
 def strict(text: str) -> Any:
@@ -49,59 +48,26 @@ def test_every_document_is_valid(outcomes: tuple[Outcome, ...]) -> None:
     ]
 
 
-def places(value: Any, path: Path = ()) -> Iterator[Path]:
-    """The path to every value of a document."""
-    yield path
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in pairs:
-        yield from places(part, (*path, key))
-
-
-def general(path: Path) -> Path:
-    """The same place of every element of a list."""
-    return tuple("*" if isinstance(key, int) else key for key in path)
-
-
-def at(path: Path) -> Any:
-    value: Any = WHOLE
-    for key in path:
-        value = value[key]
-    return value
-
-
-def changed(path: Path, *value: Any) -> Any:
-    """A document with another value at a place, or with none there."""
-    other = copy.deepcopy(WHOLE)
-    parent: Any = other
-    for key in path[:-1]:
-        parent = parent[key]
-    if value:
-        parent[path[-1]] = value[0]
-    else:
-        del parent[path[-1]]
-    return other
-
-
 # One of each kind of place, with the types that are seen there; names of layers are keys that anybody may choose.
-def named_by_a_model(path: tuple[str | int, ...]) -> bool:
+def named_by_a_model(path: Place) -> bool:
     """Whether a key is the name of a layer, which may be there or not."""
     return "left" in path[:-1] or path[-2:-1] == ("forms",)
 
 
 KINDS = {general(path): path for path in places(WHOLE) if path and not named_by_a_model(path)}
-SEEN = {kind: {type(at(path)) for path in places(WHOLE) if general(path) == kind} for kind in KINDS}
+SEEN = {kind: {type(at(WHOLE, path)) for path in places(WHOLE) if general(path) == kind} for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[-1] != "*"], ids=".".join)
-def test_a_document_without_one_of_its_keys_is_turned_down(kind: Path) -> None:
-    assert not VALIDATOR.is_valid(changed(KINDS[kind]))
+def test_a_document_without_one_of_its_keys_is_turned_down(kind: Place) -> None:
+    assert not VALIDATOR.is_valid(changed(WHOLE, KINDS[kind]))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=".".join)
-def test_a_document_with_a_value_of_another_type_is_turned_down(kind: Path) -> None:
+def test_a_document_with_a_value_of_another_type_is_turned_down(kind: Place) -> None:
     for wrong in (7, 7.5, "neither", True, [None], {"a": 1}, None):
         if type(wrong) not in SEEN[kind] and not (type(wrong) is int and float in SEEN[kind]):
-            assert not VALIDATOR.is_valid(changed(KINDS[kind], wrong)), wrong
+            assert not VALIDATOR.is_valid(changed(WHOLE, KINDS[kind], wrong)), wrong
 
 
 WRONG = [
@@ -126,7 +92,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("place", "wrong"), WRONG, ids=str)
 def test_a_document_with_a_value_that_is_never_written_is_turned_down(place: str, wrong: Any) -> None:
-    assert not VALIDATOR.is_valid(changed(KINDS[tuple(place.split("."))], wrong))
+    assert not VALIDATOR.is_valid(changed(WHOLE, KINDS[tuple(place.split("."))], wrong))
 
 
 def test_trouble_and_a_report_exclude_each_other() -> None:

@@ -200,11 +200,12 @@ class _Run:
         if not self._complete or self._data.once or (mode.trouble and not self._comparison.mean_target):
             return
         later, samples = [], 0
+        stage = "comparing the mean target" if mode.trouble else "running it recalibrated"
         try:
             for arrays, targets in self._data.pairs():
                 later.append(self._comparison.add_later(None if mode.trouble else mode, arrays, targets))
                 samples += later[-1].samples
-                self._tell("running it recalibrated", samples)
+                self._tell(stage, samples)
         except KeyboardInterrupt:
             self._complete = False
             mode.trouble = mode.trouble or "it was interrupted before the end"
