@@ -26,9 +26,10 @@ import torch
 from gather import EXTENT, FIXTURE, ROOT, in_mode
 
 import normswap
-from normswap.backends import onnx_graph, torch_module
+from normswap.backends import onnx_graph
 from normswap.backends.onnx_graph.inputs import signature
-from normswap.factory import build
+from normswap.backends.torch import module as torch_module
+from normswap.backends.torch.factory import build
 from normswap.layer import Array
 
 BATCH = 8

@@ -22,13 +22,14 @@ import click
 import numpy as np
 import torch
 
-from normswap.backends import backend_for, onnx_graph, torch_module
+from normswap.backends import backend_for, onnx_graph
 from normswap.backends.onnx_graph.inputs import signature
 from normswap.backends.onnx_graph.runtime import Session
-from normswap.factory import build
-from normswap.gather import MODES, Gathering
+from normswap.backends.torch import module as torch_module
+from normswap.backends.torch.factory import build
 from normswap.norms import NORMS
 from normswap.plan import make_plan
+from normswap.statistics.collect import MODES, Gathering
 
 ROOT = Path(__file__).parent.parent
 FIXTURE = ROOT / "fixtures" / "lowlight.onnx"

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor
 
-from normswap.kernels import BATCH_STAT, INSTANCE, pick
+from normswap.norms.torch import BATCH_STAT, INSTANCE, pick
 
 SHAPES = [(1, 64, 128, 128), (8, 64, 64, 64), (8, 256, 16, 16), (16, 1280, 7, 7), (8, 512, 2, 2), (1, 512, 2, 2)]
 IN_README = SHAPES[:3]

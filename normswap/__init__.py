@@ -1,7 +1,7 @@
 """Convert the BatchNorm layers of a model, and prove that the result computes what was meant."""
 
 from normswap.api import Conversion, convert, find, plan, save, verify
-from normswap.checkpoint import convert_state_dict
+from normswap.backends.torch.checkpoint import convert_state_dict
 from normswap.diagnosis import Diagnosis, diagnose
 from normswap.errors import (
     CannotRunError,
@@ -19,10 +19,10 @@ from normswap.errors import (
 )
 from normswap.layer import NormLayer, Refusal
 from normswap.norms import NORMS, Norm
+from normswap.norms.rounding import Tolerance
 from normswap.plan import Kept, Plan
 from normswap.recalibration import Moved, Recalibration, recalibrate
 from normswap.report import Check, Report
-from normswap.tolerance import Tolerance
 
 __all__ = [
     "NORMS",

@@ -15,11 +15,11 @@ from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import NormLayer
 from normswap.norms import Norm
 from normswap.norms.blend import Over
+from normswap.norms.rounding import Tolerance
 from normswap.plan import Plan, make_plan, target_named
 from normswap.report import Progress, Report
 from normswap.runtimes import RUNTIMES, check_runtimes
 from normswap.runtimes.choice import choose_for
-from normswap.tolerance import Tolerance
 from normswap.verify import verify_across, verify_conversion
 
 __all__ = ["Conversion", "convert", "find", "plan", "save", "verify"]

@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import _WrappedHook
 from torch.nn.utils import parametrize
 
-from normswap.kernels import Kernel
 from normswap.norms import Norm
+from normswap.norms.torch import Kernel
 from normswap.plan import target_named
 
 __all__ = ["LAYOUTS", "Layout", "SwappedNorm", "layout_of"]

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from normswap.layer import Array
 from normswap.plan import Choice
-from normswap.visible import visible
+from normswap.words import visible
 
 __all__ = [
     "WITNESSES",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normswap.api import verify
+from normswap.norms.rounding import Tolerance
 from normswap.report import WITNESSES, Check, Report, described, grouped
-from normswap.tolerance import Tolerance
 
 __all__ = ["assert_equivalent"]
 

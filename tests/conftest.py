@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_models import tree
+from support import Refused
+from support.models.small_models import tree
 
 from normswap.cli import main
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and tests run side by side
-ROOT = Path(__file__).parent.parent
-Refused = Callable[..., str]
 
 
 @pytest.fixture

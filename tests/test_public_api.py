@@ -8,7 +8,7 @@ import pkgutil
 import sys
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 import normswap
 

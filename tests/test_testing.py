@@ -13,16 +13,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from cases import CASES, build
-from conftest import ROOT
-from modules import MODULES
-from mutants import MUTANTS
-from mutated import BODIES, made
-from small_models import LOWLIGHT
+from support import ROOT
+from support.models.cases import CASES, build
+from support.models.modules import MODULES
+from support.models.small_models import LOWLIGHT
+from support.oracles.mutants import MUTANTS
+from support.oracles.mutated import BODIES, made
 from torch import nn
 
 import normswap
-from normswap import factory
+from normswap.backends.torch import factory
 from normswap.testing import assert_equivalent
 
 MEANING = "train-mode BatchNorm fed one sample at a time"

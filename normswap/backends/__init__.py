@@ -353,14 +353,14 @@ def backend_for(model: Any) -> Backend:
             ) from error
 
 
-_BY_SUFFIX = {".pt2": "torch_program"}  # any other file is tried as ONNX
+_BY_SUFFIX = {".pt2": "torch.program"}  # any other file is tried as ONNX
 _BY_CLASS = {  # package and class, so that no framework is imported to ask
     "onnx.ModelProto": "onnx_graph",
     "normswap.OnnxModel": "onnx_graph",
-    "torch.Module": "torch_module",
-    "normswap.ModuleModel": "torch_module",
-    "torch.ExportedProgram": "torch_program",
-    "normswap.ProgramModel": "torch_program",
+    "torch.Module": "torch.module",
+    "normswap.ModuleModel": "torch.module",
+    "torch.ExportedProgram": "torch.program",
+    "normswap.ProgramModel": "torch.program",
 }
 
 

@@ -11,15 +11,15 @@ import click
 
 import normswap
 from normswap.cli.convert import convert
+from normswap.cli.crash_guard import exit_guarded
 from normswap.cli.diagnose import diagnose
 from normswap.cli.inspect import inspect
 from normswap.cli.output import trouble
 from normswap.cli.recalibrate import recalibrate
 from normswap.cli.verify import verify
 from normswap.errors import sentence_of
-from normswap.guard import exit_guarded
 from normswap.norms import NORMS
-from normswap.outcome import INTERRUPTED, TROUBLE
+from normswap.reports.outcome import INTERRUPTED, TROUBLE
 
 __all__ = ["main", "run"]
 

@@ -9,15 +9,15 @@ from typing import Any
 import click
 
 import normswap
-from normswap.backends.files import as_write_error, check_writable, folder_beside
 from normswap.cli.options import COMPARISON, REPORTS, options
 from normswap.cli.output import prints_aside, show
+from normswap.cli.pair import is_checkpoint, raise_for_idle, raise_for_idle_with_checkpoints, source_of
 from normswap.cli.progress import ProgressBar
 from normswap.errors import NormswapError, SelectionError
-from normswap.formats import check_reports
-from normswap.outcome import Outcome
-from normswap.pairs import is_checkpoint, raise_for_idle, raise_for_idle_with_checkpoints, source_of
+from normswap.files import as_write_error, check_writable, folder_beside
 from normswap.report import Progress, counted
+from normswap.reports.formats import check_reports
+from normswap.reports.outcome import Outcome
 
 __all__ = ["convert"]
 
@@ -85,7 +85,7 @@ def _convert_checkpoint(
     path: str, to: str, output: str, force: bool, options: dict[str, Any]
 ) -> tuple[normswap.Report, Path | None]:
     """Convert a state dict without its model; what was written is read back and compared."""
-    from normswap.checkpoint import (
+    from normswap.backends.torch.checkpoint import (
         compare_checkpoints,
         plan_of,
         read_checkpoint,

@@ -9,10 +9,10 @@ import click
 import normswap
 from normswap.cli.options import options
 from normswap.cli.output import prints_aside
+from normswap.cli.pair import source_of
 from normswap.cli.progress import ProgressBar
 from normswap.data import SCALES, parse_size
-from normswap.outcome import EQUAL, INTERRUPTED
-from normswap.pairs import source_of
+from normswap.reports.outcome import EQUAL, INTERRUPTED
 
 __all__ = ["diagnose"]
 

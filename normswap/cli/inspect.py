@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
+from normswap.cli.inspection import inspection, listing
 from normswap.cli.options import TARGETS, options
 from normswap.cli.output import console, prints_aside
-from normswap.listing import inspection, listing
+from normswap.cli.pair import is_checkpoint, raise_for_idle_with_checkpoints, source_of
 from normswap.norms.blend import Over
-from normswap.outcome import EQUAL
-from normswap.pairs import is_checkpoint, raise_for_idle_with_checkpoints, source_of
+from normswap.reports.outcome import EQUAL
 
 __all__ = ["inspect"]
 
@@ -52,7 +52,7 @@ def inspect(
     with prints_aside():
         source = source_of(model, weights)
         if is_checkpoint(source):
-            from normswap.checkpoint import layers_in, read_checkpoint
+            from normswap.backends.torch.checkpoint import layers_in, read_checkpoint
 
             given = {"inputs": inputs, "shapes": shapes, "drop_statistics": drop_statistics}
             raise_for_idle_with_checkpoints(given | {"for_runtime": for_runtime})

@@ -9,9 +9,9 @@ import click
 
 from normswap.backends import OWN
 from normswap.data import SCALES
-from normswap.formats import FORMATS
 from normswap.norms import NORMS
 from normswap.norms.blend import OVER
+from normswap.reports.formats import FORMATS
 from normswap.runtimes import RUNTIMES
 
 __all__ = ["COMPARISON", "REPORTS", "TARGETS", "options"]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from normswap.formats import render, time_stamp, write_reports
-from normswap.outcome import TROUBLE, Outcome
-from normswap.visible import visible
+from normswap.reports.formats import render, time_stamp, write_reports
+from normswap.reports.outcome import TROUBLE, Outcome
+from normswap.words import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,7 +10,7 @@ import click
 from normswap.cli.options import options
 from normswap.cli.output import echo, prints_aside
 from normswap.cli.progress import ProgressBar
-from normswap.outcome import DIFFERENT, EQUAL
+from normswap.reports.outcome import DIFFERENT, EQUAL
 
 __all__ = ["recalibrate"]
 
@@ -49,7 +49,7 @@ def recalibrate(
     .npz of arrays by input name, an .npy, or a folder of those or of PNG or JPEG images. Under torchrun each process
     takes its share of the batches; with --shard, runs that know nothing of each other do.
     """
-    from normswap.recalibration.command import Asked, carried_out
+    from normswap.cli.recalibration import Asked, carried_out
     from normswap.recalibration.processes import process_group, rank_and_size
 
     asked = Asked(model, output, weights, inputs, shards=shards, shard=shard, merge=merge, force=force, **options)

@@ -11,12 +11,12 @@ from click.core import ParameterSource
 
 from normswap.cli.options import COMPARISON, REPORTS, TARGETS, options
 from normswap.cli.output import prints_aside, show
+from normswap.cli.pair import Pair, outcome_of
 from normswap.cli.progress import ProgressBar
-from normswap.formats import check_reports
-from normswap.outcome import worst
-from normswap.pairs import Pair, outcome_of
+from normswap.cli.settings import Settings, find_settings, outcomes_of, read_settings
 from normswap.report import counted
-from normswap.settings import Settings, find_settings, outcomes_of, read_settings
+from normswap.reports.formats import check_reports
+from normswap.reports.outcome import worst
 
 __all__ = ["verify"]
 

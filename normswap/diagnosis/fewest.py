@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from normswap.gather import Gathering
 from normswap.layer import Array
+from normswap.statistics.collect import Gathering
 
 __all__ = ["TOLERANCE", "Fewest", "fewest_layers"]
 

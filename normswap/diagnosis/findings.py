@@ -13,7 +13,7 @@ from normswap.diagnosis.layers import Given, LayerFinding
 from normswap.diagnosis.verdict import ADVICE, Verdict
 from normswap.layer import Array, Floats
 from normswap.report import counted, plain
-from normswap.visible import visible
+from normswap.words import visible
 
 __all__ = ["Diagnosis", "ModeFinding", "spelled"]
 

@@ -10,10 +10,10 @@ import numpy as np
 from normswap.diagnosis.measures import Measure, flat
 from normswap.diagnosis.spool import Spool
 from normswap.errors import CannotRunError
-from normswap.gather import Gathering
 from normswap.layer import Array, Floats
-from normswap.moments import Moments
-from normswap.pictures import is_image
+from normswap.reports.images import is_image
+from normswap.statistics.collect import Gathering
+from normswap.statistics.moments import Moments
 
 __all__ = ["MEAN_TARGET", "Comparison", "Mode"]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from normswap.backends.files import check_writable, write_whole
 from normswap.diagnosis import Diagnosis
 from normswap.errors import ReportError
-from normswap.formats import time_stamp
+from normswap.files import check_writable, write_whole
+from normswap.reports.formats import time_stamp
 
 __all__ = ["check_page", "write_page"]
 

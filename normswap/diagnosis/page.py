@@ -11,14 +11,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from normswap import pages
 from normswap.diagnosis.findings import Diagnosis, spelled
 from normswap.diagnosis.layers import LayerFinding
 from normswap.diagnosis.verdict import ADVICE
 from normswap.layer import Array, Floats
-from normswap.pixels import image_pixels, scale_of
 from normswap.report import counted
-from normswap.visible import visible
+from normswap.reports import pages
+from normswap.reports.pixels import image_pixels, scale_of
+from normswap.words import visible
 
 __all__ = ["render"]
 

@@ -18,12 +18,12 @@ from normswap.diagnosis.modes import MEAN_TARGET, Comparison, Mode
 from normswap.diagnosis.spool import Spool
 from normswap.diagnosis.verdict import Advice, Evidence, Verdict, judge
 from normswap.errors import NormswapError, NothingToConvertError
-from normswap.gather import Gathering, gathering_backend
 from normswap.layer import Array, NormLayer
 from normswap.recalibration.gathering import Seen
 from normswap.recalibration.run import recalibrate_with
 from normswap.recalibration.selection import selection
 from normswap.report import Progress, counted
+from normswap.statistics.collect import Gathering, gathering_backend
 
 __all__ = ["diagnose"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from normswap.norms.base import Norm
 from normswap.norms.batch_stat import BatchStat
 from normswap.norms.blend import Blend
-from normswap.norms.emit import OnnxOps
 from normswap.norms.instance import Instance
+from normswap.norms.onnx import OnnxOps
 from normswap.norms.population import Population
 
 __all__ = ["NORMS", "Blend", "Norm", "OnnxOps"]

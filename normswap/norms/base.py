@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from normswap.layer import Array, Floats, NormLayer, Role
-from normswap.norms.emit import OnnxOps
+from normswap.norms.onnx import OnnxOps
 
 if TYPE_CHECKING:
-    from normswap.kernels import Kernel
+    from normswap.norms.torch import Kernel
 
 __all__ = [
     "Form",

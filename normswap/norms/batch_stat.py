@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from normswap.layer import NormLayer
 from normswap.norms.base import Form, Norm, by_name
-from normswap.norms.emit import OnnxOps, emit_in, emit_two_pass
+from normswap.norms.onnx import OnnxOps, emit_in, emit_two_pass
 
 if TYPE_CHECKING:
-    from normswap.kernels import Kernel
+    from normswap.norms.torch import Kernel
 
 __all__ = ["BatchStat"]
 
@@ -60,7 +60,7 @@ class BatchStat(Norm):
         return None
 
     def torch_kernel(self) -> Kernel:
-        """See normswap.kernels."""
-        from normswap.kernels import BATCH_STAT
+        """See normswap.norms.torch."""
+        from normswap.norms.torch import BATCH_STAT
 
         return BATCH_STAT

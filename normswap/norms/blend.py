@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from normswap.errors import SelectionError
 from normswap.layer import NormLayer
 from normswap.norms.base import Form, Norm, by_name, no_stored_statistics, single_elements
-from normswap.norms.emit import OnnxOps, along_channels, compute_dtype, emit_two_pass
+from normswap.norms.onnx import OnnxOps, along_channels, compute_dtype, emit_two_pass
 
 if TYPE_CHECKING:
-    from normswap.kernels import Kernel
+    from normswap.norms.torch import Kernel
 
 __all__ = ["OVER", "Blend", "Over"]
 
@@ -78,8 +78,8 @@ class Blend(Norm):
         return None
 
     def torch_kernel(self) -> Kernel:
-        """See normswap.kernels."""
-        from normswap.kernels import Kernel
+        """See normswap.norms.torch."""
+        from normswap.norms.torch import Kernel
 
         return Kernel(self.name, self.by_sample, self.prior)
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from normswap.layer import NormLayer
 from normswap.norms.base import Form, Norm, by_name, single_elements
-from normswap.norms.emit import OnnxOps, emit_two_pass
+from normswap.norms.onnx import OnnxOps, emit_two_pass
 
 if TYPE_CHECKING:
-    from normswap.kernels import Kernel
+    from normswap.norms.torch import Kernel
 
 __all__ = ["Instance"]
 
@@ -59,7 +59,7 @@ class Instance(Norm):
         return None if said is None else f"{said}, so that instance statistics would leave only the bias"
 
     def torch_kernel(self) -> Kernel:
-        """See normswap.kernels."""
-        from normswap.kernels import INSTANCE
+        """See normswap.norms.torch."""
+        from normswap.norms.torch import INSTANCE
 
         return INSTANCE

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from normswap.layer import NormLayer
 from normswap.norms.base import Form, Norm, by_name, no_stored_statistics
-from normswap.norms.emit import OnnxOps, along_channels, compute_dtype, emit_in
+from normswap.norms.onnx import OnnxOps, along_channels, compute_dtype, emit_in
 
 if TYPE_CHECKING:
-    from normswap.kernels import Kernel
+    from normswap.norms.torch import Kernel
 
 __all__ = ["Population"]
 
@@ -54,7 +54,7 @@ class Population(Norm):
         return no_stored_statistics(layer)
 
     def torch_kernel(self) -> Kernel:
-        """See normswap.kernels."""
-        from normswap.kernels import POPULATION
+        """See normswap.norms.torch."""
+        from normswap.norms.torch import POPULATION
 
         return POPULATION

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from normswap.errors import CannotRunError
-from normswap.gather import Gathering
-from normswap.moments import Moments
 from normswap.recalibration.processes import merged_over_processes, rank_and_size, share_of
 from normswap.recalibration.selection import Selection
 from normswap.recalibration.statistics import statistics_of
 from normswap.report import Progress
+from normswap.statistics.collect import Gathering
+from normswap.statistics.moments import Moments
 
 __all__ = ["Seen", "gathered", "gathered_sequentially"]
 

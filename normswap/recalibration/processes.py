@@ -11,7 +11,7 @@ from operator import length_hint
 from typing import Any, TypeVar
 
 from normswap.errors import CannotRunError, NormswapError
-from normswap.moments import Moments
+from normswap.statistics.moments import Moments
 
 __all__ = ["merged", "merged_over_processes", "process_group", "rank_and_size", "share_of"]
 

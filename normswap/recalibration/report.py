@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from normswap.report import Check, counted, grouped, plain
-from normswap.visible import visible
+from normswap.words import visible
 
 __all__ = ["Moved", "Recalibration"]
 

@@ -12,14 +12,14 @@ import numpy as np
 from normswap.backends import Backend
 from normswap.errors import NothingToConvertError, SelectionError
 from normswap.layer import Floats, NormLayer
-from normswap.mismatch import mismatch
-from normswap.moments import Moments
 from normswap.recalibration.gathering import Seen, gathered, gathered_sequentially
 from normswap.recalibration.processes import rank_and_size
 from normswap.recalibration.report import Moved, Recalibration
 from normswap.recalibration.selection import Selection, check_output, selection
 from normswap.recalibration.statistics import statistics_of
 from normswap.report import Check, Progress, counted
+from normswap.statistics.mismatch import mismatch
+from normswap.statistics.moments import Moments
 
 __all__ = ["recalibrate", "recalibrate_with"]
 
@@ -43,7 +43,7 @@ def recalibrate(
 
     Args:
         model: Path of an .onnx file, an onnx.ModelProto, or an nn.Module; never changed.
-        batches: What ``normswap.gather.Gathering.add`` takes, each; a loader's labels are left out.
+        batches: What ``normswap.statistics.collect.Gathering.add`` takes, each; a loader's labels are left out.
         momentum: Share of the new statistics in what is stored, in (0, 1], as torch's; None replaces the old ones.
         sequential: Gather layer by layer, as in eval mode: as many passes over ``batches`` as there are layers.
         only: Globs; if any are given, only layers that match one are recalibrated, and the others keep the mode that

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from normswap.backends import Backend
-from normswap.checkpoint import SUFFIXES
+from normswap.backends.torch.checkpoint import SUFFIXES
 from normswap.errors import NothingToConvertError, SelectionError
-from normswap.gather import gathering_backend
 from normswap.layer import NormLayer
 from normswap.plan import raise_for_idle_globs
+from normswap.statistics.collect import gathering_backend
 
 __all__ = ["Selection", "check_output", "selection"]
 

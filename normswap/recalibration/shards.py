@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from normswap.backends.files import as_write_error, check_writable, folder_beside
 from normswap.backends.inputs import read_arrays
 from normswap.errors import ModelReadError, SelectionError
-from normswap.moments import Moments
+from normswap.files import as_write_error, check_writable, folder_beside
 from normswap.recalibration.gathering import Seen
 from normswap.recalibration.processes import merged
 from normswap.recalibration.selection import Selection
 from normswap.report import counted
+from normswap.statistics.moments import Moments
 
 __all__ = ["Shard", "merge_shards", "parse_shard", "read_shard", "write_shard"]
 

@@ -14,19 +14,19 @@ import onnx
 from normswap.backends import Feed, Run
 from normswap.backends.inputs import BATCH, read_arrays
 from normswap.backends.onnx_graph import rewrite as _rewrite
-from normswap.backends.onnx_graph.calls import raise_for_endless_calls
+from normswap.backends.onnx_graph.collect import Gatherer
 from normswap.backends.onnx_graph.elsewhere import run_elsewhere
 from normswap.backends.onnx_graph.find import find, sites
-from normswap.backends.onnx_graph.gather import Gatherer
+from normswap.backends.onnx_graph.graph.calls import raise_for_endless_calls
+from normswap.backends.onnx_graph.graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.model import load as _load
+from normswap.backends.onnx_graph.graph.save import Writing, check_target, save
 from normswap.backends.onnx_graph.inputs import Signature, check_feed, generate, signature
-from normswap.backends.onnx_graph.model import OnnxModel
-from normswap.backends.onnx_graph.model import load as _load
 from normswap.backends.onnx_graph.opset import raised as prepare
 from normswap.backends.onnx_graph.outputs import without_statistics
 from normswap.backends.onnx_graph.probe import CutLayer, cut_layers
 from normswap.backends.onnx_graph.recalibrate import cannot_store, recalibrated
 from normswap.backends.onnx_graph.runtime import Session
-from normswap.backends.onnx_graph.save import Writing, check_target, save
 from normswap.backends.onnx_graph.structure import compare_structure as _compare_structure
 from normswap.backends.onnx_graph.survey import remarks
 from normswap.backends.onnx_graph.witness import fix_randomness, witness

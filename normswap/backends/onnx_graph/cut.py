@@ -7,9 +7,9 @@ from typing import Any
 
 import onnx
 
-from normswap.backends.onnx_graph.constants import constant
-from normswap.backends.onnx_graph.model import read_tensor
-from normswap.backends.onnx_graph.scopes import Scope, graphs_in
+from normswap.backends.onnx_graph.graph.constants import constant
+from normswap.backends.onnx_graph.graph.model import read_tensor
+from normswap.backends.onnx_graph.graph.scopes import Scope, graphs_in
 
 __all__ = ["CutError", "cut_out"]
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from normswap import runtimes
 from normswap.backends import Run
-from normswap.backends.onnx_graph.model import OnnxModel
-from normswap.backends.onnx_graph.save import write_model
-from normswap.backends.onnx_graph.shapes import spelled
+from normswap.backends.onnx_graph.graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.save import write_model
+from normswap.backends.onnx_graph.graph.shapes import spelled
 from normswap.errors import CannotRunError
 from normswap.layer import Array
 

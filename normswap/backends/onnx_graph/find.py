@@ -12,10 +12,10 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 
-from normswap.backends.onnx_graph.constants import constant, is_constant
-from normswap.backends.onnx_graph.model import OnnxModel
-from normswap.backends.onnx_graph.scopes import Scope, epsilon_of, walk
-from normswap.backends.onnx_graph.shapes import dims_of, spelled
+from normswap.backends.onnx_graph.graph.constants import constant, is_constant
+from normswap.backends.onnx_graph.graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.scopes import Scope, epsilon_of, walk
+from normswap.backends.onnx_graph.graph.shapes import dims_of, spelled
 from normswap.backends.onnx_graph.statistics import is_instance_in_disguise, recognise
 from normswap.layer import Array, NormLayer, Role
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from normswap.backends.inputs import BATCH, drawn
-from normswap.backends.onnx_graph.model import OnnxModel
-from normswap.backends.onnx_graph.shapes import dims_of, spelled
+from normswap.backends.onnx_graph.graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.shapes import dims_of, spelled
 from normswap.errors import CannotRunError
 from normswap.layer import Array, Dim
 

@@ -8,8 +8,8 @@ import onnx
 import onnx.version_converter
 
 from normswap.backends.onnx_graph.find import trains
-from normswap.backends.onnx_graph.model import OnnxModel, copy_of, read_tensor, tensors_of
-from normswap.backends.onnx_graph.scopes import Scope, first_output, walk
+from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, read_tensor, tensors_of
+from normswap.backends.onnx_graph.graph.scopes import Scope, first_output, walk
 from normswap.errors import UnsupportedModelError, first_line
 
 __all__ = ["OLDEST", "raised"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from normswap.backends.onnx_graph.find import trains
-from normswap.backends.onnx_graph.model import OnnxModel, copy_of
-from normswap.backends.onnx_graph.scopes import walk
+from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of
+from normswap.backends.onnx_graph.graph.scopes import walk
 
 __all__ = ["without_statistics"]
 

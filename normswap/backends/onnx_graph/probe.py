@@ -9,10 +9,10 @@ import onnx
 
 from normswap.backends.onnx_graph.cut import CutError, cut_out
 from normswap.backends.onnx_graph.find import sites
-from normswap.backends.onnx_graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.scopes import Scope, walk
+from normswap.backends.onnx_graph.graph.shapes import element_of, spelled
 from normswap.backends.onnx_graph.runtime import Session
-from normswap.backends.onnx_graph.scopes import Scope, walk
-from normswap.backends.onnx_graph.shapes import element_of, spelled
 from normswap.errors import CannotRunError
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 
 from normswap.backends.onnx_graph.find import Site, sites
-from normswap.backends.onnx_graph.model import OnnxModel, copy_of, set_nodes
+from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
+from normswap.backends.onnx_graph.graph.scopes import with_subgraphs
 from normswap.backends.onnx_graph.rewrite import names_in, remove_idle
-from normswap.backends.onnx_graph.scopes import with_subgraphs
 from normswap.layer import Array, Floats
 
 __all__ = ["cannot_store", "recalibrated"]

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 
 from normswap.backends.onnx_graph.find import Site, sites
-from normswap.backends.onnx_graph.model import OnnxModel, copy_of, set_nodes
-from normswap.backends.onnx_graph.scopes import Scope, epsilon_of, with_subgraphs
-from normswap.backends.onnx_graph.shapes import element_of, spelled
+from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
+from normswap.backends.onnx_graph.graph.scopes import Scope, epsilon_of, with_subgraphs
+from normswap.backends.onnx_graph.graph.shapes import element_of, spelled
 from normswap.plan import Plan
 
 __all__ = ["RECORD", "names_in", "remove_idle", "rewrite"]

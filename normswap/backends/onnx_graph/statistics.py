@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 
 from normswap.backends.onnx_graph.cut import CutError, cut_out
-from normswap.backends.onnx_graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.scopes import Scope
+from normswap.backends.onnx_graph.graph.shapes import dims_of
 from normswap.backends.onnx_graph.runtime import Session
-from normswap.backends.onnx_graph.scopes import Scope
-from normswap.backends.onnx_graph.shapes import dims_of
 from normswap.errors import CannotRunError
 from normswap.layer import Array, Dim, Floats, Role
 

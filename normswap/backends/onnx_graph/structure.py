@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import onnx
 
-from normswap.backends.onnx_graph.model import OnnxModel, Place, external_place, read_tensor
+from normswap.backends.onnx_graph.graph.model import OnnxModel, Place, external_place, read_tensor
 from normswap.report import Difference
 
 __all__ = ["Structure", "compare_structure"]

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 
 from normswap.backends.onnx_graph.find import sites
-from normswap.backends.onnx_graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.scopes import walk
 from normswap.backends.onnx_graph.opset import OLDEST
 from normswap.backends.onnx_graph.rewrite import RECORD
-from normswap.backends.onnx_graph.scopes import walk
 from normswap.layer import NormLayer
 
 __all__ = ["remarks"]

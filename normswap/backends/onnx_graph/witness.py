@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from normswap.backends.onnx_graph.constants import RANDOM
 from normswap.backends.onnx_graph.find import Site, sites
-from normswap.backends.onnx_graph.model import OnnxModel, copy_of, set_nodes
-from normswap.backends.onnx_graph.scopes import epsilon_of, with_subgraphs
-from normswap.backends.onnx_graph.shapes import element_of
+from normswap.backends.onnx_graph.graph.constants import RANDOM
+from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
+from normswap.backends.onnx_graph.graph.scopes import epsilon_of, with_subgraphs
+from normswap.backends.onnx_graph.graph.shapes import element_of
 from normswap.norms import Norm
+from normswap.norms.rounding import UNIT_ROUNDOFF
 from normswap.plan import Plan
-from normswap.tolerance import UNIT_ROUNDOFF
 
 __all__ = ["fix_randomness", "witness"]
 

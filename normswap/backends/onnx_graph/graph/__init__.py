@@ -1,0 +1,1 @@
+"""An ONNX graph that stays on disk: its code is read, its large tensors are not."""

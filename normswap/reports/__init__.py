@@ -1,0 +1,1 @@
+"""What a command found, as people and machines read it."""

@@ -1,0 +1,171 @@
+"""verify: three witnesses that a conversion computes what its target states, weakest last.
+
+1. Structure: outside the planned layers nothing changed. With that proved, only the layers can differ.
+2. Probes: each layer's operators, cut out alone, against float64 arithmetic, within a derived bound.
+3. End to end: the whole model against the original under its stated meaning, computed by other kernels,
+   within the noise floor of the original itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from normswap.backends import Backend, Candidate, Feed, runtimes_of
+from normswap.norms.rounding import Tolerance
+from normswap.plan import Plan
+from normswap.report import Check, Progress, Report, some
+from normswap.verify.end_to_end import end_to_end, original_elsewhere
+from normswap.verify.probes import probe_layers
+
+__all__ = ["verify_across", "verify_conversion"]
+
+
+def verify_conversion(
+    backend: Backend,
+    before: Any,
+    after: Any,
+    plan: Plan,
+    *,
+    feeds: Sequence[Feed] | None,
+    more: Mapping[str, Candidate] | None = None,
+    runtimes: Sequence[str] = (),
+    may_differ: tuple[str, ...] = (),
+    tolerance: Tolerance | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Hold a converted model to its plan.
+
+    Args:
+        backend: Of both models.
+        before: The original.
+        after: What is claimed to be its conversion.
+        plan: The target and the layers.
+        feeds: End-to-end inputs to try until one runs; None leaves the third witness out.
+        more: What else is held to the original end to end: files that the conversion was exported to.
+        runtimes: Where else the converted model is run end to end.
+        may_differ: Names of planned layers whose own checks may fail; the whole model is then held to an original in
+            which these are as they were, if they are that, or else not at all.
+        tolerance: Margins of the end-to-end comparison.
+        seed: Of the probes.
+        progress: Called with (stage, done, total) as the work goes on.
+
+    Raises:
+        CannotRunError: If none of ``feeds`` runs.
+    """
+    progress = progress or (lambda stage, done, total: None)
+    notes = list(backend.notes(before))
+    checks = list(backend.compare_structure(before, after, plan))
+    probed, probe_notes = probe_layers(backend, before, after, plan, seed, progress)
+    checks += probed
+    notes += probe_notes
+    failed = {check.name for check in checks if not check.ok}
+    differing = tuple(name for name in may_differ if name in failed)
+    if idle := [name for name in may_differ if name not in failed]:
+        notes.append(f"allowed to differ, but equal: {some(idle)}")
+    whole: Plan | str = "end to end was left out on request: the model as a whole was not run"
+    if feeds is not None:
+        whole = _plan_of_whole(backend, before, after, plan, checks, differing)
+    run = None
+    if isinstance(whole, str):
+        notes.append(whole)
+    else:
+        if differing:
+            notes.append(f"end to end was judged with layers as in the original, as they may be: {some(differing)}")
+        elsewhere = runtimes_of(backend, runtimes)
+        candidates = {how: Candidate.of(backend, after, how) for how in (*backend.WAYS, *elsewhere)} | dict(more or {})
+        run = end_to_end(backend, before, candidates, whole, feeds or (), tolerance or Tolerance(), seed, progress)
+        checks += run.checks
+        notes += [*run.notes, *original_elsewhere(backend, before, elsewhere, run)]
+    return Report(
+        target=plan.norm.name,
+        meaning=plan.norm.meaning,
+        parameters=plan.norm.parameters,
+        planned=tuple(layer.name for layer in plan.layers),
+        checks=tuple(checks),
+        notes=tuple(notes),
+        inputs=run.source if run else "none: end to end was not run",
+        left=plan.left,
+        forms=plan.forms,
+        may_differ=may_differ,
+        pictures=run.pictures if run else (),
+    )
+
+
+def _plan_of_whole(
+    backend: Backend, before: Any, after: Any, plan: Plan, checks: Sequence[Check], differing: Sequence[str]
+) -> Plan | str:
+    """Return the plan that the model as a whole can be held to, or say why there is none.
+
+    A layer that differs, as it may, can be left out of the plan if it is as it was in the original.
+    """
+    if any(not check.ok and check.name not in differing for check in checks if check.witness == "structure"):
+        return "end to end was not run, because the structure differs"
+    if not differing:
+        return plan
+    rest = replace(plan, layers=tuple(layer for layer in plan.layers if layer.name not in differing))
+    if not rest.layers:
+        return "every converted layer differs, as allowed, so that nothing was shown"
+    if not all(check.ok for check in backend.compare_structure(before, after, rest)):
+        return (
+            f"end to end was not judged, because of layers that are neither as before nor as meant: {some(differing)}"
+        )
+    return rest
+
+
+def verify_across(
+    backend: Backend,
+    before: Any,
+    after_backend: Backend,
+    after: Any,
+    plan: Plan,
+    *,
+    feeds: Sequence[Feed],
+    runtimes: Sequence[str] = (),
+    tolerance: Tolerance | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Hold a model of another framework to an original: end to end alone, inputs and outputs paired by their order.
+
+    The two have no names in common, so that nothing else can be compared; the report says whether the inputs can
+    tell the target from the other meanings that the same BatchNorms have.
+
+    Args:
+        backend: Of the original.
+        before: The original.
+        after_backend: Of the other model.
+        after: The other model, an export of a conversion, say.
+        plan: The target and the layers.
+        feeds: Inputs of the original to try until one runs.
+        runtimes: Where else the other model is run.
+        tolerance: Margins of the comparison.
+        seed: Of the noise.
+        progress: Called with (stage, done, total) as the work goes on.
+
+    Raises:
+        CannotRunError: If the original runs on none of ``feeds``.
+    """
+    progress = progress or (lambda stage, done, total: None)
+    candidates = {
+        how: Candidate.of(after_backend, after, how, lambda arrays: backend.plain(before, arrays))
+        for how in (*after_backend.WAYS, *runtimes_of(after_backend, runtimes))
+    }
+    run = end_to_end(
+        backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress, tell_apart=True
+    )
+    said = "the two models are of different frameworks: only outputs were compared, paired by their order"
+    return Report(
+        target=plan.norm.name,
+        meaning=plan.norm.meaning,
+        parameters=plan.norm.parameters,
+        planned=tuple(layer.name for layer in plan.layers),
+        checks=run.checks,
+        notes=(said, *backend.notes(before), *run.notes),
+        inputs=run.source,
+        left=plan.left,
+        needed=("end to end",),
+        pictures=run.pictures,
+    )

@@ -1,0 +1,1 @@
+"""Damaged, hostile and random inputs, and what has to hold for each of them."""
