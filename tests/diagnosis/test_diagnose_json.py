@@ -13,6 +13,7 @@ from support.models.diagnoses import diagnosis
 from support.readers.documents import changed, general, places
 
 import normswap
+from normswap import Diagnosis
 from normswap.diagnosis.findings import VERSION
 
 SCHEMA = json.loads(files("normswap.diagnosis").joinpath("schema.json").read_text(encoding="utf-8"))

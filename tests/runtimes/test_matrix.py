@@ -24,6 +24,7 @@ from normswap.layer import Array, Floats
 from normswap.norms.base import Form, by_name
 from normswap.norms.rounding import UNIT_ROUNDOFF, rounding_bound
 from normswap.plan import Choice, Plan
+from normswap.runtimes import RUNTIMES
 from normswap.runtimes.table import SUPPORT, VERDICTS, Verdict
 
 EPS = 1e-3
