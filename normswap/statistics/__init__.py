@@ -1,1 +1,5 @@
 """Statistics of what a model's layers are given: gathered while it runs, merged, compared with those stored."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

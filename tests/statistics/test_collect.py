@@ -223,7 +223,7 @@ def test_functional_calls_are_named_as_unobserved() -> None:
     gathering = gather(Functional().eval(), [torch.from_numpy(IMAGES[:2])])
     assert not gathering.moments
     ((name, reason),) = gathering.unobserved.items()
-    assert name.startswith("batch_norm@test_gather.py")
+    assert name.startswith("batch_norm@test_collect.py")
     assert "functional call" in reason
 
 
