@@ -1,6 +1,6 @@
 """Likely causes: what stands in a layer's place is named by its mistake, and nothing is said where none fits.
 
-The mutants are named in test_verify.py; here are the other entries of the table, put in a layer's place as torch has
+The mutants are named in test_mutants.py; here are the other entries of the table, put in a layer's place as torch has
 them.
 """
 
