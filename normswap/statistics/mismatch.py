@@ -69,6 +69,8 @@ def mismatch(moments: Moments, running_mean: Array, running_var: Array) -> Misma
         best = moments.sample_var + moments.eps
         b = np.where(b > 0, b, np.nan)
         excess = (best - b) / b  # V / b - 1, without the rounding of V / b where that is about 1
-        staleness = (excess - np.log1p(excess) + np.square(moments.mean - a) / b) / 2
+        # log1p keeps the digits of a ratio near 1; near -1 it would lose them, since 1 + excess cancels there.
+        log_ratio = np.where(excess < -0.5, np.log(best / b), np.log1p(excess))
+        staleness = (excess - log_ratio + np.square(moments.mean - a) / b) / 2
         spread = (np.log(best) - moments.log_within) / 2
     return Mismatch(spread, staleness)
