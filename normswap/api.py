@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normswap.backends import OWN, Backend, Feed, backend_for
+from normswap.backends import Backend, Feed, backend_for
 from normswap.backends.inputs import BATCH, BATCH_ELSEWHERE
 from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import NormLayer
@@ -18,7 +18,7 @@ from normswap.norms.blend import Over
 from normswap.norms.rounding import Tolerance
 from normswap.plan import Plan, make_plan, target_named
 from normswap.report import Progress, Report
-from normswap.runtimes import RUNTIMES, check_runtimes
+from normswap.runtimes import OWN, RUNTIMES, check_runtimes
 from normswap.runtimes.choice import choose_for
 from normswap.verify import verify_across, verify_conversion
 
@@ -339,7 +339,7 @@ def _feeds_of_other(
 def _plan(
     backend: Backend, model: Any, norm: Norm, only: Sequence[str], skip: Sequence[str], for_runtime: str | None = None
 ) -> Plan:
-    choose = choose_for(backend, model, norm, for_runtime)
+    choose = choose_for(norm, for_runtime, model.opset if backend.RUNS_ELSEWHERE else None)
     return make_plan(norm, backend.find(model), only=only, skip=skip, choose=choose)
 
 

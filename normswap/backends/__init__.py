@@ -17,12 +17,12 @@ from normswap.errors import ModelReadError
 from normswap.layer import Array, Floats, NormLayer
 from normswap.plan import Plan
 from normswap.report import Check
+from normswap.runtimes import OWN
 
 if TYPE_CHECKING:
     from normswap.data.declared import Declared
 
 __all__ = [
-    "OWN",
     "Backend",
     "Candidate",
     "CutLayer",
@@ -35,8 +35,6 @@ __all__ = [
     "interrupts_held_back",
     "runtimes_of",
 ]
-
-OWN = ("onnxruntime",)  # the runtime of a backend's own WAYS, which runs every file anyway
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,7 +69,11 @@ def inspect(
                 )
             layers = backend.find(loaded)
             remarks = backend.remarks(loaded, layers)
-            choose = None if norm is None else choose_for(backend, loaded, norm, for_runtime)
+            choose = (
+                None
+                if norm is None
+                else choose_for(norm, for_runtime, loaded.opset if backend.RUNS_ELSEWHERE else None)
+            )
     planned = None if norm is None else make_plan(norm, layers, choose=choose, **choice)
     if as_json:
         click.echo(json.dumps(inspection(model, layers, planned, remarks), indent=2))

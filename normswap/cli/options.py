@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from normswap.backends import OWN
 from normswap.data import SCALES
 from normswap.norms import NORMS
 from normswap.norms.blend import OVER
 from normswap.reports.formats import FORMATS
-from normswap.runtimes import RUNTIMES
+from normswap.runtimes import OWN, RUNTIMES
 
 __all__ = ["COMPARISON", "REPORTS", "TARGETS", "options"]
 

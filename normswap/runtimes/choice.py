@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from normswap.backends import Backend
 from normswap.errors import SelectionError
 from normswap.layer import NormLayer
 from normswap.norms import Norm
@@ -17,21 +15,24 @@ __all__ = ["choose_for", "chooser"]
 _NOT_SLOWER = 1.25  # costs this near to the least are taken as equal: they are measured to some ten per cent
 
 
-def choose_for(
-    backend: Backend, model: Any, norm: Norm, runtime: str | None
-) -> Callable[[NormLayer], Choice | str] | None:
-    """Return ``chooser`` for a backend's model; None where no runtime is named.
+def choose_for(norm: Norm, runtime: str | None, opset: int | None) -> Callable[[NormLayer], Choice | str] | None:
+    """Return ``chooser`` for a model; None where no runtime is named.
+
+    Args:
+        norm: The target.
+        runtime: A key of SUPPORT.
+        opset: Version of the model's default operator set; None for a model that is not ONNX.
 
     Raises:
-        SelectionError: If the runtime is unknown, or the model is none whose form can be chosen.
+        SelectionError: If the runtime is unknown, or the model is not ONNX.
     """
     if runtime is None:
         return None
-    if not backend.RUNS_ELSEWHERE:
+    if opset is None:
         raise SelectionError(
             f"--for {runtime} chooses how layers are written in ONNX; convert an .onnx file, or leave it out"
         )
-    return chooser(norm, runtime, model.opset)
+    return chooser(norm, runtime, opset)
 
 
 def chooser(norm: Norm, runtime: str, opset: int) -> Callable[[NormLayer], Choice | str]:
