@@ -13,10 +13,10 @@ from normswap.backends import Backend, Feed, backend_for
 from normswap.backends.inputs import BATCH, BATCH_ELSEWHERE
 from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import NormLayer
-from normswap.norms import Norm
+from normswap.norms import Norm, make_norm
 from normswap.norms.blend import Over
 from normswap.norms.rounding import Tolerance
-from normswap.plan import Plan, make_plan, target_named
+from normswap.plan import Plan, make_plan
 from normswap.report import Progress, Report
 from normswap.runtimes import OWN, RUNTIMES, check_runtimes
 from normswap.runtimes.choice import choose_for
@@ -89,7 +89,7 @@ def plan(
         SelectionError: If the target or the runtime is unknown, a parameter of the target is missing or of no use, or
             a glob matches nothing.
     """
-    norm = target_named(to, prior=prior, over=over)
+    norm = make_norm(to, prior=prior, over=over)
     backend = backend_for(model)
     seen = _seen(backend, _loaded(backend, model, drop_statistics), inputs)
     return _plan(backend, seen, norm, only, skip, for_runtime)
@@ -165,7 +165,7 @@ def convert(
         True
         >>> normswap.save(conversion.model, "lowlight_instance.onnx")  # doctest: +SKIP
     """
-    norm = target_named(to, prior=prior, over=over)
+    norm = make_norm(to, prior=prior, over=over)
     backend = backend_for(model)
     if for_runtime in RUNTIMES and end_to_end:
         runtimes = (*runtimes, for_runtime)
@@ -241,7 +241,7 @@ def verify(
     verdict says how many, and everything else has to hold. Such a layer is taken as it was in the original when the
     whole model is run; where it is not that either, end to end is not judged, and the report says so.
     """
-    norm = target_named(to, prior=prior, over=over)
+    norm = make_norm(to, prior=prior, over=over)
     backend, after_backend = backend_for(before), backend_for(after)
     _check_runtimes(runtimes, after_backend.RUNS_ELSEWHERE)
     if may_differ and backend is not after_backend:

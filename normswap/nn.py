@@ -13,9 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import _WrappedHook
 from torch.nn.utils import parametrize
 
-from normswap.norms import Norm
+from normswap.norms import Norm, make_norm
 from normswap.norms.torch import Kernel
-from normswap.plan import target_named
 
 __all__ = ["LAYOUTS", "Layout", "SwappedNorm", "layout_of"]
 
@@ -108,7 +107,7 @@ class SwappedNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.norm = target_named(to) if isinstance(to, str) else to
+        self.norm = make_norm(to) if isinstance(to, str) else to
         self.num_features = num_features
         self.eps = eps
         self.after: tuple[str, ...] = ()

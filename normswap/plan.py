@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from normswap.errors import NothingToConvertError, RefusedLayersError, SelectionError
 from normswap.layer import NormLayer, Refusal
-from normswap.norms import NORMS, Blend, Norm
+from normswap.norms import Norm
 from normswap.norms.base import Form
-from normswap.norms.blend import Over
+from normswap.words import nearest
 
-__all__ = ["Choice", "Kept", "Plan", "make_plan", "nearest", "raise_for_idle_globs", "target_named"]
+__all__ = ["Choice", "Kept", "Plan", "make_plan", "raise_for_idle_globs"]
 
 
 @dataclass(frozen=True)
@@ -136,39 +135,6 @@ def make_plan(
             if choice is not None:
                 forms[layer.name] = choice
     return _keep_shared_bodies_whole(Plan(norm, tuple(chosen), tuple(kept), tuple(refusals), forms), layers)
-
-
-def target_named(name: str, *, prior: float | None = None, over: Over | None = None) -> Norm:
-    """Return the target of that name, with its parameters if it takes any.
-
-    Args:
-        name: A key of NORMS.
-        prior: Of ``blend``: as how many samples the stored statistics count.
-        over: Of ``blend``: whether these count beside each ``sample``, as if nothing is given, or the ``batch``.
-
-    Raises:
-        SelectionError: If there is none, if it lacks a parameter, or has no use for one.
-    """
-    if name not in NORMS:
-        raise SelectionError(f"unknown target {name!r}{nearest(name, NORMS)}; known are {', '.join(NORMS)}")
-    if isinstance(NORMS[name], Blend):
-        if prior is None:
-            raise SelectionError(
-                f"prior: the target {name} needs one, as how many samples the stored statistics count beside those of "
-                "the input; Schneider et al. 2020 use 16 for single images (--prior 16), 0 leaves the stored ones out, "
-                "and hundreds leave little but them"
-            )
-        return Blend(prior, over or "sample")
-    for parameter, given in (("prior", prior), ("over", over)):
-        if given is not None:
-            raise SelectionError(f"{parameter}: is of the target blend and does nothing with {name}; leave it out")
-    return NORMS[name]
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known word is nearest, as the end of a sentence, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
-    return f"; the nearest is {close[0]!r}" if close else ""
 
 
 def raise_for_idle_globs(globs: Iterable[str], names: Sequence[str], which: str = "found") -> None:

@@ -6,9 +6,11 @@ line that looks like ours, or turn the order of what follows; files and streams 
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
-__all__ = ["shortened", "visible"]
+__all__ = ["nearest", "shortened", "visible"]
 
 _HIDDEN = re.compile(
     "["
@@ -41,3 +43,13 @@ def shortened(text: str, most: int) -> str:
         return text
     half = most // 2
     return f"{text[:half]} [{len(text) - 2 * half} characters left out] {text[len(text) - half :]}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Name the known word that is nearest, as the end of a sentence; empty where none is near.
+
+    >>> nearest("instanse", ["instance", "population"])
+    "; the nearest is 'instance'"
+    """
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f"; the nearest is {close[0]!r}" if close else ""

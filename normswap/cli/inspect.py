@@ -40,14 +40,15 @@ def inspect(
     --shape a factory's model is run once, so that the shapes of its layers are known.
     """
     from normswap.backends import backend_for
-    from normswap.plan import make_plan, target_named
+    from normswap.norms import make_norm
+    from normswap.plan import make_plan
     from normswap.runtimes.choice import choose_for
 
     if to is None and (any(choice.values()) or for_runtime or prior is not None or over):
         raise click.UsageError(
             "--only, --skip, --for, --prior and --over choose what is converted and how; give --to as well"
         )
-    norm = None if to is None else target_named(to, prior=prior, over=over)
+    norm = None if to is None else make_norm(to, prior=prior, over=over)
     choose = None
     with prints_aside():
         source = source_of(model, weights)

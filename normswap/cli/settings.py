@@ -29,11 +29,11 @@ from typing import Any, get_type_hints
 from normswap.backends.torch.factory import is_factory
 from normswap.cli.pair import Pair, outcome_of
 from normswap.errors import NormswapError, SelectionError, SettingsError, first_line
-from normswap.norms import NORMS
+from normswap.norms import NORMS, make_norm
 from normswap.norms.blend import OVER, Over
-from normswap.plan import nearest, target_named
 from normswap.report import Progress
 from normswap.reports.outcome import Outcome
+from normswap.words import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -174,7 +174,7 @@ def _pair(entry: Mapping[str, Any], defaults: Mapping[str, Any], where: str, fol
         if field.default is MISSING and field.default_factory is MISSING and field.name not in given:
             raise SettingsError(f"{where}: {_key(field.name)} is missing")
     try:
-        target_named(given["to"], **{name: given[name] for name in _PARAMETERS if name in given})
+        make_norm(given["to"], **{name: given[name] for name in _PARAMETERS if name in given})
     except NormswapError as error:
         raise SettingsError(f"{where}: {error}") from error
     name = given.get("name", given["after"])
@@ -194,7 +194,7 @@ def _read(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise SettingsError(f"{where}: {key}: expected {expected}, found {_kind(value)}") from None
         if name == "to" and values[name] not in NORMS:
             try:
-                target_named(values[name])
+                make_norm(values[name])
             except NormswapError as error:
                 raise SettingsError(f"{where}: {key}: {error}") from error
     return values

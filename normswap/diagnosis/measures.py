@@ -10,7 +10,7 @@ import numpy as np
 
 from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import Array, Floats
-from normswap.plan import nearest
+from normswap.words import nearest
 
 __all__ = ["MEASURES", "ErrorOf", "Measure", "flat", "l1", "measure_of", "relative_rms"]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from normswap.layer import Array, Floats, NormLayer, Role
 from normswap.norms.onnx import OnnxOps
+from normswap.norms.parameters import Parameter
 
 if TYPE_CHECKING:
     from normswap.norms.torch import Kernel
@@ -57,9 +58,6 @@ class Form:
 def by_name(*forms: Form) -> Mapping[str, Form]:
     """Return forms in their order, by their names."""
     return {form.name: form for form in forms}
-
-
-_NO_PARAMETERS: Mapping[str, Any] = {}
 
 
 class Statistics(ABC):
@@ -125,7 +123,7 @@ class Norm(Statistics):
         by_sample: Whether it is fed one sample at a time, or the whole batch.
         prior: As how many samples the stored statistics count beside those that it is fed: 0 where these count
             alone, infinity where the stored ones do.
-        parameters: What the target was given beside its name, by the names of the options.
+        takes: The parameters that it has besides its name: attributes of the same names, arguments when it is made.
         forms: How it can be written in ONNX, by name, the default first; the last takes every layer.
     """
 
@@ -135,12 +133,17 @@ class Norm(Statistics):
     trains: bool = True
     by_sample: bool = False
     prior: float = 0.0
-    parameters: Mapping[str, Any] = _NO_PARAMETERS
+    takes: tuple[Parameter, ...] = ()
     forms: Mapping[str, Form]
 
     @abstractmethod
     def refuse(self, layer: NormLayer) -> str | None:
         """Say why this target has no meaning for the layer, or None where it has one."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The values of its parameters, by name."""
+        return {parameter.name: getattr(self, parameter.name) for parameter in self.takes}
 
     def samples(self, shape: tuple[int, ...]) -> int:
         """Count the samples that the target is fed at once."""

@@ -9,6 +9,7 @@ from normswap.errors import SelectionError
 from normswap.layer import NormLayer
 from normswap.norms.base import Form, Norm, by_name, no_stored_statistics, single_elements
 from normswap.norms.onnx import OnnxOps, along_channels, compute_dtype, emit_two_pass
+from normswap.norms.parameters import Parameter, choice_of, number_from
 
 if TYPE_CHECKING:
     from normswap.norms.torch import Kernel
@@ -19,6 +20,29 @@ Over: TypeAlias = Literal["sample", "batch"]
 OVER: tuple[Over, ...] = get_args(Over)
 # Long before this float32 has no digit left for the input's own statistics; beyond it products would overflow.
 _LARGEST_PRIOR = 1e12
+
+_PRIOR = Parameter(
+    name="prior",
+    type=float,
+    expected="a number, 0 or more",
+    read=number_from(0),
+    help="For blend: weight of the stored statistics, in samples (for example 16).",
+    metavar="N0",
+    missing=(
+        "the weight of the stored statistics, in samples; Schneider et al. 2020 use 16 for single images (--prior 16), "
+        "0 leaves the stored statistics out, and hundreds leave little else"
+    ),
+)
+_OVER = Parameter(
+    name="over",
+    type=str,
+    expected=" or ".join(map(repr, OVER)),
+    read=choice_of(*OVER),
+    help="For blend: whether the other statistics are those of each sample (default) or of the batch.",
+    metavar=f"[{'|'.join(OVER)}]",
+    choices=OVER,
+    default="sample",
+)
 
 
 class Blend(Norm):
@@ -33,7 +57,7 @@ class Blend(Norm):
         over: What is fed at once: each ``sample`` by itself, or the ``batch``.
 
     Raises:
-        SelectionError: If the prior is no number from 0 to 1e12, or ``over`` is neither.
+        SelectionError: If the prior is not a number from 0 to 1e12, or ``over`` is neither.
 
     References:
         Schneider et al. 2020, Improving robustness against common corruptions by covariate shift adaptation, section 3.
@@ -41,18 +65,18 @@ class Blend(Norm):
 
     name = "blend"
     trains = False
+    takes = (_PRIOR, _OVER)
 
     def __init__(self, prior: float, over: Over = "sample") -> None:
-        if isinstance(prior, bool) or not isinstance(prior, int | float) or not 0 <= prior <= _LARGEST_PRIOR:
+        prior = _PRIOR.value(prior)
+        if prior > _LARGEST_PRIOR:
             raise SelectionError(
-                f"prior: expected a number of samples from 0 to {_LARGEST_PRIOR:g}, found {prior!r}; "
-                "for the stored statistics alone, which is what ever larger ones come to, use the target population"
+                f"prior: expected a number of samples up to {_LARGEST_PRIOR:g}, found {prior!r}; "
+                "for the stored statistics alone use the target population"
             )
-        if over not in OVER:
-            raise SelectionError(f"over: expected {' or '.join(OVER)}, found {over!r}")
-        self.prior = float(prior)
+        self.prior = prior
+        self.over = _OVER.value(over)
         self.by_sample = over == "sample"
-        self.parameters = {"prior": self.prior, "over": over}
         counted = f"{prior:g}" if float(f"{prior:g}") == prior else repr(prior)
         whose = "each sample" if self.by_sample else "the batch"
         plural = "s" * (prior != 1)

@@ -19,7 +19,7 @@ import numpy as np
 
 from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import Array
-from normswap.plan import nearest
+from normswap.words import nearest
 
 __all__ = ["OWN", "RUNTIMES", "check_runtimes", "infer"]
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from normswap.errors import SelectionError
 from normswap.layer import NormLayer
 from normswap.norms import Norm
-from normswap.plan import Choice, nearest
+from normswap.plan import Choice
 from normswap.runtimes.table import SUPPORT, Cell, Verdict
+from normswap.words import nearest
 
 __all__ = ["choose_for", "chooser"]
 

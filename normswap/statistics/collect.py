@@ -28,9 +28,10 @@ from normswap.backends import Backend, Feed, Gatherer, SampleStatistics, backend
 from normswap.errors import CannotRunError, SelectionError, UnsupportedModelError
 from normswap.layer import Array, NormLayer
 from normswap.norms import NORMS
-from normswap.plan import make_plan, nearest
+from normswap.plan import make_plan
 from normswap.report import Progress
 from normswap.statistics.moments import Moments
+from normswap.words import nearest
 
 __all__ = ["MODES", "Gathering", "gather", "gathering_backend"]
 

@@ -283,7 +283,7 @@ BAD: dict[str, tuple[str, str]] = {  # what the file holds, and what the sentenc
     "the second pair": (WRONG + GOOD + "seed = -1", "pair 2: seed: expected a whole number, 0 or more, found -1"),
     "a parameter of another target": (
         GOOD + "prior = 16",
-        "pair 1: prior: is of the target blend",
+        "pair 1: prior: belongs to the target blend",
     ),
     "a parameter is missing": (GOOD.replace("instance", "blend"), "pair 1: prior: the target blend needs one"),
     "a prior below 0": (GOOD + "prior = -1", "pair 1: prior: expected a number, 0 or more, found -1"),

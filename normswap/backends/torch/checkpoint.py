@@ -16,8 +16,9 @@ import numpy as np
 
 from normswap.errors import ModelReadError, ModelWriteError, NormswapError, first_line
 from normswap.layer import Array, NormLayer
+from normswap.norms import make_norm
 from normswap.norms.blend import Over
-from normswap.plan import Plan, make_plan, target_named
+from normswap.plan import Plan, make_plan
 from normswap.report import Check, Report
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def plan_of(
     skip: Sequence[str] = (),
 ) -> Plan:
     """Say which layers of a state dict are converted; arguments and exceptions as for ``convert_state_dict``."""
-    planned = make_plan(target_named(to, prior=prior, over=over), layers_in(state_dict), only=only, skip=skip)
+    planned = make_plan(make_norm(to, prior=prior, over=over), layers_in(state_dict), only=only, skip=skip)
     planned.raise_for_nothing()
     return planned
 

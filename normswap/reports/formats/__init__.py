@@ -10,8 +10,8 @@ from pathlib import Path
 
 from normswap.errors import ReportError
 from normswap.files import as_write_error, check_folder, folder_beside, write_whole
-from normswap.plan import nearest
 from normswap.reports.outcome import Outcome
+from normswap.words import nearest
 
 __all__ = ["FORMATS", "check_reports", "render", "time_stamp", "write_reports"]
 

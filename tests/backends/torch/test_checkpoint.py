@@ -309,6 +309,7 @@ def noise() -> bytes:
 
 SYSTEM = f"{os.system.__module__}.system"
 EXECUTES = "holds more than tensors, and nothing in it is executed"
+WOULD_BE = "support.models.modules.Collections would be"
 NO_STATE = "expected a state dict, or one under a name such as state_dict"
 NO_TORCH = "expected a checkpoint that torch.save wrote"
 NO_SAFE = "expected a .safetensors file"
@@ -320,8 +321,11 @@ BAD: dict[str, tuple[Callable[[], str], str]] = {  # how the file is made, and w
     "a pickle of pickle's": (with_bytes("g.pth", lambda: pickle.dumps(touches(), 2)), f"{EXECUTES} ({SYSTEM}"),
     "one of a later protocol": (with_bytes("g.pth", lambda: pickle.dumps(touches())), NO_TORCH),
     "one with another suffix": (with_bytes("g.safetensors", lambda: pickle.dumps(touches())), NO_SAFE),
-    "a whole module": (saved(built), f"{EXECUTES} (modules.Collections would be): save model.state_dict() instead"),
-    "a whole module, legacy": (saved(built, legacy=True), f"{EXECUTES} (modules.Collections would be)"),
+    "a whole module": (
+        saved(built),
+        f"{EXECUTES} (support.models.modules.Collections would be): save model.state_dict() instead",
+    ),
+    "a whole module, legacy": (saved(built, legacy=True), f"{EXECUTES} ({WOULD_BE})"),
     "NumPy arrays": (saved(lambda: {"weight": np.ones(3)}), EXECUTES),
     "TorchScript": (scripted, "is a TorchScript archive, which holds code: save model.state_dict() of the nn.Module"),
     "cut in half": (with_bytes("b.pth", part(saved(state), 0.5)), "finding central directory"),

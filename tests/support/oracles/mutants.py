@@ -70,7 +70,8 @@ class Mutant(Norm):
 
     def __init__(self, right: Norm, wrong: Wrong) -> None:
         self.name, self.meaning, self.equals = right.name, right.meaning, right.equals
-        self.by_sample, self.prior, self.parameters = right.by_sample, right.prior, right.parameters
+        self.by_sample, self.prior, self.takes = right.by_sample, right.prior, right.takes
+        vars(self).update(right.parameters)
         reads = wrong.running or {wrong.weight, wrong.bias} & {"mean", "var"}
         self.trains = right.trains and not reads  # so that running statistics are there to be read
         self.right, self.wrong = right, wrong
