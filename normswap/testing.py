@@ -8,7 +8,8 @@ from typing import Any
 
 from normswap.api import verify
 from normswap.norms.rounding import Tolerance
-from normswap.report import WITNESSES, Check, Report, described, grouped
+from normswap.report import WITNESSES, Check, Report
+from normswap.reports.checks import described, grouped
 
 __all__ = ["assert_equivalent"]
 

@@ -15,9 +15,10 @@ from normswap.cli.pair import is_checkpoint, raise_for_idle, raise_for_idle_with
 from normswap.cli.progress import ProgressBar
 from normswap.errors import NormswapError, SelectionError
 from normswap.files import as_write_error, check_writable, folder_beside
-from normswap.report import Progress, counted
+from normswap.report import Progress
 from normswap.reports.formats import check_reports
 from normswap.reports.outcome import Outcome
+from normswap.words import counted
 
 __all__ = ["convert"]
 

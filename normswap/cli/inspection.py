@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from normswap.layer import NormLayer
 from normswap.plan import Plan
-from normswap.report import counted, spelled_forms
+from normswap.reports.checks import spelled_forms
+from normswap.words import counted
 
 if TYPE_CHECKING:
     from rich.table import Table

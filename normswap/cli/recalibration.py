@@ -15,8 +15,9 @@ from normswap.recalibration.gathering import Seen, gathered
 from normswap.recalibration.run import recalibrate, recalibrate_with
 from normswap.recalibration.selection import Selection, check_output, selection
 from normswap.recalibration.shards import Shard, merge_shards, parse_shard, write_shard
-from normswap.report import Progress, counted
+from normswap.report import Progress
 from normswap.statistics.collect import gathering_backend
+from normswap.words import counted
 
 __all__ = ["Asked", "Done", "Gathered", "carried_out"]
 

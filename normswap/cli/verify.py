@@ -14,9 +14,9 @@ from normswap.cli.output import prints_aside, show
 from normswap.cli.pair import Pair, outcome_of
 from normswap.cli.progress import ProgressBar
 from normswap.cli.settings import Settings, find_settings, outcomes_of, read_settings
-from normswap.report import counted
 from normswap.reports.formats import check_reports
 from normswap.reports.outcome import worst
+from normswap.words import counted
 
 __all__ = ["verify"]
 

@@ -13,7 +13,7 @@ from normswap.data.images import SCALES, parse_size
 from normswap.data.loaders import Loader
 from normswap.errors import DataError
 from normswap.layer import Array
-from normswap.report import counted
+from normswap.words import counted
 
 __all__ = ["BATCH_SIZE", "SCALES", "Data", "Declared", "Named", "Scale", "batches_of", "parse_size"]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from normswap.errors import DataError
 from normswap.layer import Array, Dim
-from normswap.report import counted
+from normswap.words import counted
 
 __all__ = [
     "INPUT",

@@ -25,7 +25,7 @@ from normswap.data.declared import (
 from normswap.data.images import SUFFIXES as IMAGE_SUFFIXES
 from normswap.data.images import Layout, layout_of, read_image
 from normswap.errors import DataError
-from normswap.report import counted
+from normswap.words import counted
 
 __all__ = ["ArrayFile", "Files", "ImageFile", "check_paired", "open_files"]
 

@@ -13,7 +13,7 @@ from normswap.data.batches import Batch
 from normswap.data.declared import TARGET, Role, Scale, Tally, chosen, fitted, is_sample
 from normswap.errors import DataError, first_line
 from normswap.layer import Array
-from normswap.report import counted
+from normswap.words import counted
 
 __all__ = ["Loader"]
 

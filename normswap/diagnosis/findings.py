@@ -12,8 +12,7 @@ from normswap.diagnosis.fewest import Fewest
 from normswap.diagnosis.layers import Given, LayerFinding
 from normswap.diagnosis.verdict import ADVICE, Verdict
 from normswap.layer import Array, Floats
-from normswap.report import counted, plain
-from normswap.words import visible
+from normswap.words import counted, json_number, visible
 
 __all__ = ["Diagnosis", "ModeFinding", "spelled"]
 
@@ -85,13 +84,17 @@ class Diagnosis:
             "notes": list(self.notes),
             "fewest": None
             if self.fewest is None
-            else {"layers": list(self.fewest.names), "of": self.fewest.of, "distance": plain(self.fewest.distance)},
+            else {
+                "layers": list(self.fewest.names),
+                "of": self.fewest.of,
+                "distance": json_number(self.fewest.distance),
+            },
             "modes": [
                 {
                     "name": mode.name,
-                    "error": plain(mode.error),
-                    "error_std": plain(mode.error_std),
-                    "distance": plain(mode.distance),
+                    "error": json_number(mode.error),
+                    "error_std": json_number(mode.error_std),
+                    "distance": json_number(mode.distance),
                     "trouble": mode.trouble,
                 }
                 for mode in self.modes
@@ -157,8 +160,8 @@ def _mismatch(given: Given) -> dict[str, Any] | None:
     if given.mismatch is None:
         return None
     return {
-        "spread": plain(given.spread),
-        "staleness": plain(given.staleness),
+        "spread": json_number(given.spread),
+        "staleness": json_number(given.staleness),
         "channels": {
             "spread": _plainly(given.mismatch.spread),
             "staleness": _plainly(given.mismatch.staleness),
@@ -167,7 +170,7 @@ def _mismatch(given: Given) -> dict[str, Any] | None:
 
 
 def _plainly(values: Floats) -> list[float | str | None]:
-    return [plain(float(f"{value:.6g}")) for value in values]
+    return [json_number(float(f"{value:.6g}")) for value in values]
 
 
 def spelled(value: float | None) -> str:

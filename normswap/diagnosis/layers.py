@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from normswap.layer import Floats, NormLayer
-from normswap.report import counted
 from normswap.statistics.mismatch import Mismatch, mismatch
 from normswap.statistics.moments import Moments
+from normswap.words import counted
 
 __all__ = ["Given", "LayerFinding", "finding_of", "trained_alone"]
 

@@ -15,10 +15,9 @@ from normswap.diagnosis.findings import Diagnosis, spelled
 from normswap.diagnosis.layers import LayerFinding
 from normswap.diagnosis.verdict import ADVICE
 from normswap.layer import Array, Floats
-from normswap.report import counted
 from normswap.reports import pages
 from normswap.reports.pixels import image_pixels, scale_of
-from normswap.words import visible
+from normswap.words import counted, visible
 
 __all__ = ["render"]
 

@@ -22,8 +22,9 @@ from normswap.layer import Array, NormLayer
 from normswap.recalibration.gathering import Seen
 from normswap.recalibration.run import recalibrate_with
 from normswap.recalibration.selection import selection
-from normswap.report import Progress, counted
+from normswap.report import Progress
 from normswap.statistics.collect import Gathering, gathering_backend
+from normswap.words import counted
 
 __all__ = ["diagnose"]
 

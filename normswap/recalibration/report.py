@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normswap.report import Check, counted, grouped, plain
-from normswap.words import visible
+from normswap.report import Check
+from normswap.reports.checks import grouped
+from normswap.words import counted, json_number, visible
 
 __all__ = ["Moved", "Recalibration"]
 
@@ -90,9 +91,9 @@ class Recalibration:
                     "name": moved.name,
                     "samples": moved.samples,
                     "elements": moved.elements,
-                    "mean_shift": plain(moved.shift),
-                    "variance_ratio": [plain(moved.least), plain(moved.most)],
-                    "staleness_nats": plain(moved.staleness),
+                    "mean_shift": json_number(moved.shift),
+                    "variance_ratio": [json_number(moved.least), json_number(moved.most)],
+                    "staleness_nats": json_number(moved.staleness),
                 }
                 for moved in self.moved
             ],

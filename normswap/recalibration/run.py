@@ -17,9 +17,10 @@ from normswap.recalibration.processes import rank_and_size
 from normswap.recalibration.report import Moved, Recalibration
 from normswap.recalibration.selection import Selection, check_output, selection
 from normswap.recalibration.statistics import statistics_of
-from normswap.report import Check, Progress, counted
+from normswap.report import Check, Progress
 from normswap.statistics.mismatch import mismatch
 from normswap.statistics.moments import Moments
+from normswap.words import counted
 
 __all__ = ["recalibrate", "recalibrate_with"]
 

@@ -17,8 +17,8 @@ from normswap.files import as_write_error, check_writable, folder_beside
 from normswap.recalibration.gathering import Seen
 from normswap.recalibration.processes import merged
 from normswap.recalibration.selection import Selection
-from normswap.report import counted
 from normswap.statistics.moments import Moments
+from normswap.words import counted
 
 __all__ = ["Shard", "merge_shards", "parse_shard", "read_shard", "write_shard"]
 

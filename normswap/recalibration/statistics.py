@@ -9,8 +9,8 @@ import numpy as np
 from normswap.errors import CannotRunError
 from normswap.layer import Array, Floats, NormLayer
 from normswap.recalibration.selection import Selection
-from normswap.report import counted
 from normswap.statistics.moments import Moments
+from normswap.words import counted
 
 __all__ = ["statistics_of"]
 

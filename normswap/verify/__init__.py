@@ -15,9 +15,10 @@ from typing import Any
 from normswap.backends import Backend, Candidate, Feed, runtimes_of
 from normswap.norms.rounding import Tolerance
 from normswap.plan import Plan
-from normswap.report import Check, Progress, Report, some
+from normswap.report import Check, Progress, Report
 from normswap.verify.end_to_end import end_to_end, original_elsewhere
 from normswap.verify.probes import probe_layers
+from normswap.words import some
 
 __all__ = ["verify_across", "verify_conversion"]
 

@@ -20,7 +20,7 @@ from normswap.norms import NORMS, Blend, Norm
 from normswap.norms.rounding import UNIT_ROUNDOFF, Tolerance
 from normswap.plan import Plan
 from normswap.report import Check, Picture, Progress
-from normswap.reports.images import pictures_of
+from normswap.verify.pictures import pictures_of
 
 __all__ = ["EndToEnd", "end_to_end", "original_elsewhere"]
 

@@ -8,7 +8,7 @@ import pytest
 from support.models.outcomes import CREATED, HOSTILE, OUTCOMES
 from support.readers.workflow import Command, read_log
 
-from normswap.report import described
+from normswap.reports.checks import described
 from normswap.reports.formats import render
 from normswap.reports.outcome import Outcome
 from normswap.words import shortened, visible

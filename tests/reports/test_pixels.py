@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from normswap.layer import Array
 from normswap.report import Check
-from normswap.reports.images import pictures_of
 from normswap.reports.pixels import difference_of, difference_pixels, image_pixels, scale_of
+from normswap.verify.pictures import pictures_of
 
 MAGENTA = [255, 0, 255]
 SCALES = {

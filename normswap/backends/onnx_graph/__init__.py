@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx
 
 from normswap.backends import Feed, Run
+from normswap.backends.differences import recalibration_checks, structure_checks
 from normswap.backends.inputs import BATCH, read_arrays
 from normswap.backends.onnx_graph import rewrite as _rewrite
 from normswap.backends.onnx_graph.collect import Gatherer
@@ -33,7 +34,8 @@ from normswap.backends.onnx_graph.witness import fix_randomness, witness
 from normswap.errors import CannotRunError, UnsupportedModelError
 from normswap.layer import Array
 from normswap.plan import Plan
-from normswap.report import Check, counted, recalibration_checks, structure_checks
+from normswap.report import Check
+from normswap.words import counted
 
 __all__ = [
     "DECLARES_INPUTS",

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import onnx
 
+from normswap.backends.differences import Difference
 from normswap.backends.onnx_graph.graph.model import OnnxModel, Place, external_place, read_tensor
-from normswap.report import Difference
 
 __all__ = ["Structure", "compare_structure"]
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from normswap.backends.torch.factory import is_factory
-from normswap.report import counted, described
+from normswap.reports.checks import described
 from normswap.reports.formats import text
 from normswap.reports.outcome import Outcome
-from normswap.words import shortened, visible
+from normswap.words import counted, shortened, visible
 
 __all__ = ["render"]
 

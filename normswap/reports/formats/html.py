@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from normswap.layer import Array
-from normswap.report import WITNESSES, Check, Picture, Report, Witness, described, remarks, spelled_forms, summary
+from normswap.report import WITNESSES, Check, Picture, Report, Witness
 from normswap.reports import pages
+from normswap.reports.checks import described, remarks, spelled_forms, summary
 from normswap.reports.formats.text import tally
 from normswap.reports.outcome import Outcome, worst
 from normswap.reports.pixels import Scale, difference_of, difference_pixels, image_pixels, scale_of

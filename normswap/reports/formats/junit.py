@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from xml.etree import ElementTree
 
-from normswap.report import Report, described, spelled_forms
+from normswap.report import Report
+from normswap.reports.checks import described, spelled_forms
 from normswap.reports.outcome import Outcome
 from normswap.words import visible
 

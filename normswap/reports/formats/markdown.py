@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from normswap.report import WITNESSES, Check, Report, grouped, remarks, spelled_forms, summary
+from normswap.report import WITNESSES, Check, Report
+from normswap.reports.checks import grouped, remarks, spelled_forms, summary
 from normswap.reports.formats.text import tally
 from normswap.reports.outcome import Outcome
 from normswap.words import shortened, visible

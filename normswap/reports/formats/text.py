@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from normswap.report import counted
 from normswap.reports.outcome import Outcome
-from normswap.words import visible
+from normswap.words import counted, visible
 
 __all__ = ["render", "tally"]
 

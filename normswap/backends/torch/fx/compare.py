@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from normswap.backends.differences import Difference
 from normswap.backends.torch.calls import BatchNormCall, operator_name, read_call, returned_statistics
-from normswap.report import Difference
 
 __all__ = ["GraphComparison", "compare_graphs", "compare_nodes"]
 

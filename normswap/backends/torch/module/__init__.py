@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from normswap.backends import Feed, Run
+from normswap.backends.differences import recalibration_checks, structure_checks
 from normswap.backends.inputs import BATCH
 from normswap.backends.torch.module import inputs as _inputs
 from normswap.backends.torch.module.collect import Gatherer
@@ -27,7 +28,8 @@ from normswap.data.declared import Declared
 from normswap.layer import Array, NormLayer
 from normswap.nn import Layout, SwappedNorm, layout_of
 from normswap.plan import Plan
-from normswap.report import Check, counted, recalibration_checks, some, structure_checks
+from normswap.report import Check
+from normswap.words import counted, some
 
 __all__ = [
     "DECLARES_INPUTS",

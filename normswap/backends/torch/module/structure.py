@@ -17,10 +17,10 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.module import _WrappedHook
 
+from normswap.backends.differences import Difference
 from normswap.backends.torch.fx import compare_graphs
 from normswap.backends.torch.module.model import OF_GRAPHS
 from normswap.backends.torch.tensors import NO_PARAMETER, form_difference, tensor_difference
-from normswap.report import Difference
 
 __all__ = ["Structure", "compare_structure"]
 

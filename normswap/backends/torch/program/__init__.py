@@ -9,6 +9,7 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from normswap.backends import Feed, Run
+from normswap.backends.differences import structure_checks
 from normswap.backends.inputs import BATCH
 from normswap.backends.torch.program import inputs as _inputs
 from normswap.backends.torch.program import running as _running
@@ -23,7 +24,8 @@ from normswap.data.declared import Declared
 from normswap.errors import UnsupportedModelError
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
-from normswap.report import Check, counted, structure_checks
+from normswap.report import Check
+from normswap.words import counted
 
 __all__ = [
     "DECLARES_INPUTS",

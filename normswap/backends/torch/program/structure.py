@@ -15,11 +15,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputSpec, OutputKind, OutputSpec
 from torch.utils import _pytree as pytree
 
+from normswap.backends.differences import Difference
 from normswap.backends.torch.calls import operator_name, read_call
 from normswap.backends.torch.fx import GraphComparison, compare_graphs, compare_nodes
 from normswap.backends.torch.nodes import attribute
 from normswap.backends.torch.tensors import same_bits, tensor_difference
-from normswap.report import Difference
 
 __all__ = ["Structure", "compare_structure"]
 
