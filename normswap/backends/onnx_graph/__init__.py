@@ -22,12 +22,14 @@ from normswap.backends.onnx_graph.graph.calls import raise_for_endless_calls
 from normswap.backends.onnx_graph.graph.model import OnnxModel
 from normswap.backends.onnx_graph.graph.model import load as _load
 from normswap.backends.onnx_graph.graph.save import Writing, check_target, save
+from normswap.backends.onnx_graph.graph.scopes import first_output
 from normswap.backends.onnx_graph.inputs import Signature, check_feed, generate, signature
 from normswap.backends.onnx_graph.opset import raised as prepare
 from normswap.backends.onnx_graph.outputs import without_statistics
 from normswap.backends.onnx_graph.probe import CutLayer, cut_layers
 from normswap.backends.onnx_graph.recalibrate import cannot_store, recalibrated
 from normswap.backends.onnx_graph.runtime import Session
+from normswap.backends.onnx_graph.structure import Replaced
 from normswap.backends.onnx_graph.structure import compare_structure as _compare_structure
 from normswap.backends.onnx_graph.survey import remarks
 from normswap.backends.onnx_graph.witness import fix_randomness, witness
@@ -131,11 +133,11 @@ rewrite_in_place = check_in_place
 def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> list[Check]:
     """Compare everything outside the plan; one check, or one for each difference."""
     names = {layer.name for layer in plan.layers}
-    planned: dict[tuple[str, ...], dict[str, str]] = {}
+    planned: dict[tuple[str, ...], dict[str, Replaced]] = {}
     for site in sites(before):
         if site.layer.name in names:
             body, y = site.key
-            planned.setdefault(body, {})[y] = site.layer.name
+            planned.setdefault(body, {})[y] = Replaced(site.layer.name, frozenset(site.inputs), (site.mean, site.var))
     found = _compare_structure(before, after, planned)
     compared = f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'tensor')} ({found.bytes:,} bytes)"
     return structure_checks("graph", found.differences, compared, names)
@@ -143,8 +145,12 @@ def compare_structure(before: OnnxModel, after: OnnxModel, plan: Plan) -> list[C
 
 def compare_recalibrated(before: OnnxModel, after: OnnxModel, names: Sequence[str]) -> list[Check]:
     """Compare everything but the running statistics of the layers named; one check, or one for each difference."""
-    written = frozenset(site.node.output[0] for site in sites(before) if site.layer.name in names)
-    found = _compare_structure(before, after, {}, written)
+    statistics: dict[str, list[int]] = {}
+    for site in sites(before):
+        for slot in (site.mean_slot, site.var_slot):
+            if site.layer.name in names and slot is not None:
+                statistics.setdefault(first_output(slot.node), []).append(slot.position)
+    found = _compare_structure(before, after, {}, statistics)
     compared = f"{counted(found.nodes, 'node')} and {counted(found.tensors, 'other tensor')} ({found.bytes:,} bytes)"
     return recalibration_checks("graph", found.differences, compared, len(names))
 

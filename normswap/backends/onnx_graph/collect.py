@@ -52,7 +52,7 @@ class Gatherer:
                 inside = "a local function" if site.scope.function is not None else "a subgraph"
                 self.unobserved[site.layer.name] = f"it stands in {inside}, whose values do not leave the main graph"
             else:
-                value = self._values[site.layer.name] = site.node.input[0]
+                value = self._values[site.layer.name] = site.x
                 types[value] = spelled(site.scope.value_type(value)) or site.layer.dtype
         rewritten = rewrite(model, plan, version="") if plan.layers else copy_of(model)
         self._outputs = [value.name for value in rewritten.proto.graph.output]

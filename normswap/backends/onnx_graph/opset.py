@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx
 import onnx.version_converter
 
-from normswap.backends.onnx_graph.find import trains
+from normswap.backends.onnx_graph.batch_normalization import trains
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, read_tensor, tensors_of
 from normswap.backends.onnx_graph.graph.scopes import Scope, first_output, walk
 from normswap.errors import UnsupportedModelError, first_line

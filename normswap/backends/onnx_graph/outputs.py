@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from normswap.backends.onnx_graph.find import trains
+from normswap.backends.onnx_graph.batch_normalization import trains
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of
 from normswap.backends.onnx_graph.graph.scopes import walk
 

@@ -13,13 +13,12 @@ from normswap.backends.onnx_graph.graph.model import OnnxModel
 from normswap.backends.onnx_graph.graph.scopes import Scope, walk
 from normswap.backends.onnx_graph.graph.shapes import element_of, spelled
 from normswap.backends.onnx_graph.runtime import Session
+from normswap.backends.onnx_graph.site import Site
 from normswap.errors import CannotRunError
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
 
 __all__ = ["CutLayer", "cut_layers"]
-
-_PARAMETERS = ("weight", "bias", "running_mean", "running_var")  # in the order of the node's inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +63,15 @@ def cut_layers(before: OnnxModel, after: OnnxModel, plan: Plan, *, free: tuple[s
         if scope is None:
             yield CutLayer(site.layer, {}, trouble="its graph or function is gone")
             continue
-        names = dict(zip(_PARAMETERS, site.node.input[1:5], strict=True))
+        names = {"weight": site.scale, "bias": site.bias, "running_mean": site.mean, "running_var": site.var}
         opened = {
-            name: spelled(site.scope.value_type(names[name])) or site.layer.dtype
-            for name in _PARAMETERS
+            name: spelled(site.scope.value_type(value)) or site.layer.dtype
+            for name, value in names.items()
             if name in free or (name in ("weight", "bias") and getattr(site.layer, name) is None)
         }
         rank = site.layer.rank or 4
         try:
-            model = _model(scope, site.layer, site.node, {names[word]: (word, opened[word]) for word in opened}, rank)
+            model = _model(scope, site, {names[word]: (word, opened[word]) for word in opened}, rank)
             sessions = {
                 "as written": Session(model, optimize=False, threads=1),
                 "optimized": Session(model, optimize=True, threads=1),
@@ -83,13 +82,11 @@ def cut_layers(before: OnnxModel, after: OnnxModel, plan: Plan, *, free: tuple[s
         yield CutLayer(site.layer, sessions, opened, rank)
 
 
-def _model(
-    scope: Scope, layer: NormLayer, node: onnx.NodeProto, opened: Mapping[str, tuple[str, str]], rank: int
-) -> OnnxModel:
-    inputs = {node.input[0]: ("x", _tensor_type(layer.dtype, rank))}
+def _model(scope: Scope, site: Site, opened: Mapping[str, tuple[str, str]], rank: int) -> OnnxModel:
+    inputs = {site.x: ("x", _tensor_type(site.layer.dtype, rank))}
     inputs |= {name: (word, _tensor_type(dtype, 1)) for name, (word, dtype) in opened.items()}
-    proto = cut_out(scope, [node.output[0]], inputs)
-    proto.graph.output[0].type.tensor_type.elem_type = element_of(layer.dtype)
+    proto = cut_out(scope, [site.y], inputs)
+    proto.graph.output[0].type.tensor_type.elem_type = element_of(site.layer.dtype)
     if not any("x" in inner.input for inner in proto.graph.node):
         raise CutError("its output does not depend on its input")
     return OnnxModel(proto)

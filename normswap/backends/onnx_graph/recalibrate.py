@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 
-from normswap.backends.onnx_graph.find import Site, sites
+from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
 from normswap.backends.onnx_graph.graph.scopes import with_subgraphs
 from normswap.backends.onnx_graph.rewrite import names_in, remove_idle
+from normswap.backends.onnx_graph.site import Site, Slot
 from normswap.layer import Array, Floats
 
 __all__ = ["cannot_store", "recalibrated"]
-
-_SLOTS = {3: "mean", 4: "variance"}  # inputs of BatchNormalization
 
 
 def cannot_store(model: OnnxModel) -> dict[str, str]:
@@ -41,23 +41,22 @@ def recalibrated(model: OnnxModel, statistics: Mapping[str, tuple[Floats, Floats
     for site in sites(changed):
         if site.layer.name not in statistics:
             continue
-        old = (site.layer.running_mean, site.layer.running_var)
-        for slot, value, stored in zip(_SLOTS, statistics[site.layer.name], old, strict=True):
-            assert stored is not None, "cannot_store names layers without"
-            name = site.node.input[slot]
+        for place, value in zip(_places(site), statistics[site.layer.name], strict=True):
+            name, slot, stored = place.value, place.slot, place.stored
+            assert slot is not None and stored is not None, "cannot_store names layers without"
             origin = site.scope.resolve(name)
             if origin.tensor is not None and uses[name] == 1:
                 _put(origin.tensor, value, stored)
                 continue
-            fresh = _fresh(f"{site.node.output[0]}/{'running_mean' if slot == 3 else 'running_var'}", names)
+            fresh = _fresh(f"{site.y}/{place.name}", names)
             tensor = onnx.TensorProto(name=fresh)
             _put(tensor, value, stored)
             if changed.proto.ir_version >= 4:
                 graph.initializer.append(tensor)
             else:  # where every initializer is an input of the graph too, which is not to have new ones
                 node = onnx.helper.make_node("Constant", [], [fresh], value=tensor)
-                constants.setdefault(site.node.output[0], []).append(node)
-            site.node.input[slot] = fresh
+                constants.setdefault(slot.node.output[0], []).append(node)
+            slot.node.input[slot.position] = fresh
             idle.add(name)
     if constants:
         set_nodes(graph.node, [n for node in graph.node for n in (*constants.get(node.output[0], ()), node)])
@@ -70,12 +69,11 @@ def _obstacle(site: Site, uses: Mapping[str, int]) -> str:
     if scope.path:
         inside = "a local function" if scope.function is not None else "a subgraph"
         return f"it stands in {inside}, whose statistics are not changed"
-    if len(site.node.input) < 5:
+    if site.mean_slot is None or site.var_slot is None:
         return "it has no inputs for statistics"
     given = {value.name for value in scope.model.proto.graph.input}
-    stored = (layer.running_mean, layer.running_var)
-    for (slot, word), value in zip(_SLOTS.items(), stored, strict=True):
-        name = site.node.input[slot]
+    for place in _places(site):
+        word, name, value = place.word, place.value, place.stored
         if value is None:
             kind = scope.resolve(name).kind
             return f"its {word} {name!r} is {'given by the caller' if kind == 'input' else 'computed'} at run time"
@@ -87,6 +85,21 @@ def _obstacle(site: Site, uses: Mapping[str, int]) -> str:
                 "own would not be what the caller gives"
             )
     return ""
+
+
+class _Place(NamedTuple):
+    """Where one statistic of a layer is kept."""
+
+    word: str
+    name: str
+    value: str
+    slot: Slot | None
+    stored: Array | None
+
+
+def _places(site: Site) -> tuple[_Place, _Place]:
+    mean = _Place("mean", "running_mean", site.mean, site.mean_slot, site.layer.running_mean)
+    return mean, _Place("variance", "running_var", site.var, site.var_slot, site.layer.running_var)
 
 
 def _uses(model: OnnxModel) -> Counter[str]:

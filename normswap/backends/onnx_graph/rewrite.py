@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from normswap.backends.onnx_graph.find import Site, sites
+from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
 from normswap.backends.onnx_graph.graph.scopes import Scope, epsilon_of, with_subgraphs
 from normswap.backends.onnx_graph.graph.shapes import element_of, spelled
+from normswap.backends.onnx_graph.site import Site
 from normswap.plan import Plan
 
 __all__ = ["RECORD", "names_in", "remove_idle", "rewrite"]
@@ -45,7 +46,7 @@ def rewrite(model: OnnxModel, plan: Plan, *, version: str) -> OnnxModel:
             ops = _Emitter(calls, names)
             plan.form_of(calls[0].layer).emit(ops)
             nodes += ops.nodes
-            idle.setdefault(_code_of(body), set()).update(node.input[3:5])
+            idle.setdefault(_code_of(body), set()).update((calls[0].mean, calls[0].var))
         set_nodes(scope.nodes, nodes)
     for key, code in _codes(converted.proto).items():
         remove_idle(code, idle.get(key, set()))
@@ -59,8 +60,8 @@ class _Emitter:
     def __init__(self, calls: list[Site], names: set[str]) -> None:
         site = calls[0]
         node, scope = site.node, site.scope
-        self.x, self.scale, self.bias, self.mean, self.var = node.input[:5]
-        self.y = node.output[0]
+        self.x, self.scale, self.bias, self.mean, self.var = site.x, site.scale, site.bias, site.mean, site.var
+        self.y = site.y
         ranks = {call.layer.rank for call in calls}
         self.rank = ranks.pop() if len(ranks) == 1 else None  # calls of one function may differ
         self.dtype = site.layer.dtype

@@ -30,9 +30,17 @@ _UNKNOWN_DIMS = (2, 3, 5, 6, 4)
 _MOST_ELEMENTS = 1 << 26  # of the data that statistics are told by, half a gigabyte in float64
 
 
-def recognise(scope: Scope, node: onnx.NodeProto, dtype: str, channels: int | None) -> tuple[Role, str]:
-    """Return ``batch-stat``, or ``unknown`` and the reason."""
-    x, mean, var = node.input[0], node.input[3], node.input[4]
+def recognise(scope: Scope, x: str, mean: str, var: str, dtype: str, channels: int | None) -> tuple[Role, str]:
+    """Return ``batch-stat``, or ``unknown`` and the reason.
+
+    Args:
+        scope: Where the names live.
+        x: What is normalized.
+        mean: What it is normalized with.
+        var: The same.
+        dtype: Element type of x.
+        channels: Length of its axis of channels, None where unknown.
+    """
     known = scope.value_type(x)
     dims = dims_of(known)
     shapes = [_concrete(dims, channels)] if dims else [_concrete((None,) * rank, channels) for rank in (4, 3, 5, 2)]
@@ -59,13 +67,13 @@ def recognise(scope: Scope, node: onnx.NodeProto, dtype: str, channels: int | No
     return "unknown", reason
 
 
-def is_instance_in_disguise(scope: Scope, node: onnx.NodeProto) -> bool:
-    """Whether the input is (N, C, ...) reshaped to (1, N * C, ...), whose batch statistics are per sample."""
-    origin = scope.resolve(node.input[0])
+def is_instance_in_disguise(scope: Scope, x: str) -> bool:
+    """Whether x is (N, C, ...) reshaped to (1, N * C, ...), whose batch statistics are per sample."""
+    origin = scope.resolve(x)
     if origin.node is None or origin.node.op_type != "Reshape" or not origin.node.input:
         return False
     before = dims_of(origin.scope.value_type(origin.node.input[0]))
-    after = dims_of(scope.value_type(node.input[0]))
+    after = dims_of(scope.value_type(x))
     if before is None or after is None or len(before) < 3 or len(after) < 2:
         return False
     if after[0] != 1 or before[0] == 1:

@@ -6,7 +6,7 @@ The comparison reads the two protobufs and nothing that the rewriter made; it sh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -15,10 +15,28 @@ import onnx
 from normswap.backends.differences import Difference
 from normswap.backends.onnx_graph.graph.model import OnnxModel, Place, external_place, read_tensor
 
-__all__ = ["Structure", "compare_structure"]
+__all__ = ["Replaced", "Structure", "compare_structure"]
 
 Body: TypeAlias = tuple[str, ...]
-Planned: TypeAlias = Mapping[Body, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A node that a plan replaces.
+
+    Attributes:
+        layer: Name of its layer.
+        inputs: Values that the layer reads.
+        statistics: Those of them that may be gone: its mean and its variance.
+    """
+
+    layer: str
+    inputs: frozenset[str]
+    statistics: tuple[str, ...]
+
+
+Planned: TypeAlias = Mapping[Body, Mapping[str, Replaced]]
+Slots: TypeAlias = Mapping[str, Collection[int]]
 
 _RECORD = "normswap"
 _BLOCK = 4 << 20
@@ -44,24 +62,24 @@ class Structure:
 
 
 def compare_structure(
-    before: OnnxModel, after: OnnxModel, planned: Planned, statistics: frozenset[str] = frozenset()
+    before: OnnxModel, after: OnnxModel, planned: Planned, statistics: Slots | None = None
 ) -> Structure:
     """Compare two models outside the planned layers.
 
     Args:
         before: The original.
         after: What is claimed to be its conversion.
-        planned: By body (see Scope.body), the value that each replaced node writes and its layer's name.
-        statistics: Values that BatchNormalization nodes of the main graph write whose running mean and variance may
-            be other ones: in the tensors that nothing else reads, or in tensors of their own.
+        planned: What is replaced, by body (see Scope.body) and the value that the node writes.
+        statistics: Which inputs of nodes of the main graph may be other values, by the first value that the node
+            writes: values in the tensors that nothing else reads, or in tensors of their own.
     """
-    comparison = _Comparison(before, after, planned, statistics)
+    comparison = _Comparison(before, after, planned, statistics or {})
     comparison.model()
     return comparison.result
 
 
 class _Comparison:
-    def __init__(self, before: OnnxModel, after: OnnxModel, planned: Planned, statistics: frozenset[str]) -> None:
+    def __init__(self, before: OnnxModel, after: OnnxModel, planned: Planned, statistics: Slots) -> None:
         self.before = before
         self.after = after
         self.planned = planned
@@ -116,10 +134,10 @@ class _Comparison:
             if inner[: len(body)] == body and (body or inner[:1] != ("function",))
             for node in nodes
             if _first(node) in planned
-            for name in node.input[3:5]
+            for name in planned[_first(node)].statistics
         ]
         if not body:
-            places = [name for node in nodes if _first(node) in self.statistics for name in node.input[3:5]]
+            places = [name for node in nodes for name in _stored(node, self.statistics)]
             self.free = _read_only_there(new, self.statistics)
             statistics += places
         self.served = _cone(statistics, nodes)
@@ -139,16 +157,17 @@ class _Comparison:
                 fresh[key] = node
             elif key in planned:
                 if node == other:
-                    self.differ_at(planned[key], "the layer was left as it was")
+                    self.differ_at(planned[key].layer, "the layer was left as it was")
                 fresh[key] = node
             elif not body and key in self.statistics:
-                self.node(body, _without_statistics(other), _without_statistics(node), label)
+                left_out = self.statistics[key]
+                self.node(body, _without(other, left_out), _without(node, left_out), label)
             else:
                 self.node(body, other, node, label)
-        for key, layer in planned.items():
+        for key, replaced in planned.items():
             if key not in nodes_after:
-                self.differ_at(layer, f"nothing computes {key!r} any more")
-        claimed = self.regions(planned, nodes_before, fresh)
+                self.differ_at(replaced.layer, f"nothing computes {key!r} any more")
+        claimed = self.regions(planned, fresh)
         for key, node in fresh.items():
             if key not in claimed and not (not body and node.op_type == "Constant" and key in self.free):
                 self.differ(f"{label}: {node.op_type} {key!r} is new and belongs to no planned layer")
@@ -162,22 +181,19 @@ class _Comparison:
         if hasattr(old, "value_info"):
             self.value_info(old, new, label, gone | self.served, set(fresh))
 
-    def regions(
-        self, planned: Mapping[str, str], nodes_before: Mapping[str, Any], fresh: Mapping[str, Any]
-    ) -> set[str]:
+    def regions(self, planned: Mapping[str, Replaced], fresh: Mapping[str, Any]) -> set[str]:
         """Claim the new nodes that compute each planned layer from that layer's own inputs."""
         producers = {out: (key, node) for key, node in fresh.items() for out in node.output if out}
         claimed: set[str] = set()
-        for y, layer in planned.items():
-            allowed = set(nodes_before[y].input)
+        for y, replaced in planned.items():
             pending, seen = [y], set()
             while pending:
                 name = pending.pop()
-                if name in seen or not name or (name in allowed and name != y):
+                if name in seen or not name or (name in replaced.inputs and name != y):
                     continue
                 seen.add(name)
                 if name not in producers:
-                    self.differ_at(layer, f"it reads {name!r}, which the original layer does not")
+                    self.differ_at(replaced.layer, f"it reads {name!r}, which the original layer does not")
                     continue
                 key, node = producers[name]
                 claimed.add(key)
@@ -331,18 +347,24 @@ def _nested(code: Any) -> Iterator[Any]:
             yield from _nested(graph)
 
 
-def _without_statistics(node: Any) -> Any:
-    """Leave out of a BatchNormalization what names its running mean and variance."""
+def _without(node: Any, positions: Collection[int]) -> Any:
+    """Leave some inputs out of a node."""
     bare = onnx.NodeProto()
     bare.CopyFrom(node)
-    del bare.input[3:5]
+    bare.input[:] = [name for position, name in enumerate(node.input) if position not in positions]
     return bare
 
 
-def _read_only_there(code: Any, statistics: frozenset[str]) -> set[str]:
-    """Return names that are read as the running mean or variance of these nodes, and by nothing else."""
+def _stored(node: Any, statistics: Slots) -> list[str]:
+    """Return the values at the given inputs of a node."""
+    positions = statistics.get(_first(node), ())
+    return [name for position, name in enumerate(node.input) if position in positions]
+
+
+def _read_only_there(code: Any, statistics: Slots) -> set[str]:
+    """Return names that are read at these inputs, and by nothing else."""
     nodes = list(_nested(code))
-    there = Counter(name for node in code.node if _first(node) in statistics for name in node.input[3:5])
+    there = Counter(name for node in code.node for name in _stored(node, statistics))
     reads = Counter(name for node in nodes for name in node.input)
     reads.update(value.name for graph in (code, *(g for n in nodes for g in _subgraphs(n))) for value in graph.output)
     return {name for name, count in there.items() if count == reads[name]}

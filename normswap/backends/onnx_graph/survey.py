@@ -24,7 +24,7 @@ def remarks(model: OnnxModel, layers: Sequence[NormLayer]) -> list[str]:
     """Return sentences for people, the most important first."""
     said = []
     convs = biased = instance = 0
-    normalized = {site.node.input[0] for site in sites(model) if site.node.input}
+    normalized = {site.x for site in sites(model)} - {""}
     for scope in walk(model):
         for node in scope.nodes:
             if node.domain not in ("", "ai.onnx"):

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from normswap.backends.onnx_graph.find import Site, sites
+from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.graph.constants import RANDOM
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
 from normswap.backends.onnx_graph.graph.scopes import epsilon_of, with_subgraphs
 from normswap.backends.onnx_graph.graph.shapes import element_of
+from normswap.backends.onnx_graph.site import Site
 from normswap.norms import Norm
 from normswap.norms.rounding import UNIT_ROUNDOFF
 from normswap.plan import Plan
@@ -101,7 +102,9 @@ def _switched(site: Site, norm: Norm, noise: float, seed: int) -> list[onnx.Node
     node = site.node
     nodes = _Nodes(node.output[0])
     compute = "float64" if site.layer.dtype == "float64" else "float32"
-    x, scale, bias, mean, var = (nodes.cast(name, compute) for name in node.input[:5])
+    x, scale, bias, mean, var = (
+        nodes.cast(name, compute) for name in (site.x, site.scale, site.bias, site.mean, site.var)
+    )
     size = noise * UNIT_ROUNDOFF[site.layer.dtype]
     flat = nodes.op("Reshape", x, nodes.constant([0, 0, -1], np.int64))  # (N, C, L)
     if noise:
