@@ -71,6 +71,12 @@ class Plan:
         raise_for_idle_globs(globs, names, "that are to be converted")
         return tuple(name for name in names if any(fnmatchcase(name, glob) for glob in globs))
 
+    def raise_for_trouble(self, allow_refusals: bool = False) -> None:
+        """Raise RefusedLayersError or NothingToConvertError if the plan cannot be carried out as asked."""
+        if not allow_refusals:
+            self.raise_for_refusals()
+        self.raise_for_nothing()
+
     def raise_for_refusals(self) -> None:
         """Raise RefusedLayersError if any selected layer was refused."""
         if self.refusals:

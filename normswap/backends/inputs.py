@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_dtypes
@@ -12,13 +13,19 @@ import numpy as np
 
 from normswap.errors import CannotRunError, ModelReadError
 from normswap.layer import Array
+from normswap.runtimes import OWN
 
-__all__ = ["BATCH", "BATCH_ELSEWHERE", "drawn", "read_arrays"]
+__all__ = ["BATCH", "BATCH_ELSEWHERE", "drawn", "read_arrays", "samples_for"]
 
 BATCH = 2  # samples of generated inputs
 # The same where other runtimes run as well: OpenCV 5.0.0 takes the statistics of a batch for those of each sample from
 # a batch of 3 or 4 on, depending on the shape, and computes a batch of 2 rightly.
 BATCH_ELSEWHERE = 4
+
+
+def samples_for(runtimes: Sequence[str]) -> int:
+    """Return how many samples generated inputs have where these runtimes run as well."""
+    return BATCH_ELSEWHERE if set(runtimes) - set(OWN) else BATCH
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:

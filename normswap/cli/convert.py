@@ -15,6 +15,7 @@ from normswap.cli.pair import is_checkpoint, raise_for_idle, raise_for_idle_with
 from normswap.cli.progress import ProgressBar
 from normswap.errors import NormswapError, SelectionError
 from normswap.files import as_write_error, check_writable, folder_beside
+from normswap.norms import make_norm
 from normswap.report import Progress
 from normswap.reports.formats import check_reports
 from normswap.reports.outcome import Outcome
@@ -101,7 +102,8 @@ def _convert_checkpoint(
             "package.module:factory --weights"
         )
     before = read_checkpoint(path)
-    planned = plan_of(before, to, **{name: options[name] for name in ("prior", "over", "only", "skip")})
+    norm = make_norm(to, prior=options["prior"], over=options["over"])
+    planned = plan_of(before, norm, only=options["only"], skip=options["skip"])
     target = Path(output)
     check_writable(target, [Path(path)], force=force)
     with as_write_error(target), folder_beside(target) as folder:

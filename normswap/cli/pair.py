@@ -9,6 +9,7 @@ from typing import Any
 
 from normswap.api import convert, verify
 from normswap.errors import SelectionError, sentence_of
+from normswap.norms import make_norm
 from normswap.norms.blend import Over
 from normswap.norms.rounding import Tolerance
 from normswap.report import Progress, Report
@@ -167,7 +168,7 @@ def _checkpoints(pair: Pair, after: Any) -> Report:
         found = after if isinstance(after, str) else "a model"
         raise SelectionError(f"{pair.before} is a checkpoint, which can only be compared with another; found {found}")
     original = read_checkpoint(pair.before)
-    planned = plan_of(original, pair.to, prior=pair.prior, over=pair.over, only=pair.only, skip=pair.skip)
+    planned = plan_of(original, make_norm(pair.to, prior=pair.prior, over=pair.over), only=pair.only, skip=pair.skip)
     return compare_checkpoints(original, read_checkpoint(after), planned)
 
 

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,15 @@ RUNTIMES: dict[str, str] = {  # name, which is also that of the module and of th
 }
 
 
-def check_runtimes(names: Iterable[str]) -> None:
-    """Raise if a runtime is unknown or not installed, before any work.
+def check_runtimes(names: Sequence[str], has_file: bool = True) -> None:
+    """Raise if a runtime is unknown, not installed, or has nothing to run, before any work.
+
+    Args:
+        names: Of the runtimes.
+        has_file: Whether there will be an .onnx file to run.
 
     Raises:
-        SelectionError: If a name is unknown.
+        SelectionError: If a name is unknown, or there will be no .onnx file.
         CannotRunError: If it is not installed.
     """
     known = (*OWN, *RUNTIMES)
@@ -49,6 +53,8 @@ def check_runtimes(names: Iterable[str]) -> None:
             raise CannotRunError(
                 f"{name} is not installed, so that nothing can be run there; pip install 'normswap[{name}]'"
             )
+    if names and not has_file:
+        raise SelectionError(f"{names[0]} runs .onnx files, and none results from this; leave the runtime out")
 
 
 def infer(name: str, model: Path, feed: Mapping[str, Array], outputs: Sequence[str]) -> tuple[dict[str, Array], str]:

@@ -14,8 +14,9 @@ from typing import Any
 
 from normswap.backends import Backend, Candidate, Feed, runtimes_of
 from normswap.norms.rounding import Tolerance
+from normswap.options import Options
 from normswap.plan import Plan
-from normswap.report import Check, Progress, Report
+from normswap.report import Check, Report
 from normswap.verify.end_to_end import end_to_end, original_elsewhere
 from normswap.verify.probes import probe_layers
 from normswap.words import some
@@ -23,19 +24,20 @@ from normswap.words import some
 __all__ = ["verify_across", "verify_conversion"]
 
 
+def _silent(stage: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
 def verify_conversion(
     backend: Backend,
     before: Any,
     after: Any,
     plan: Plan,
+    options: Options = Options(),
     *,
     feeds: Sequence[Feed] | None,
     more: Mapping[str, Candidate] | None = None,
-    runtimes: Sequence[str] = (),
     may_differ: tuple[str, ...] = (),
-    tolerance: Tolerance | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
 ) -> Report:
     """Hold a converted model to its plan.
 
@@ -44,22 +46,19 @@ def verify_conversion(
         before: The original.
         after: What is claimed to be its conversion.
         plan: The target and the layers.
+        options: Their runtimes, tolerance, seed and progress are used.
         feeds: End-to-end inputs to try until one runs; None leaves the third witness out.
         more: What else is held to the original end to end: files that the conversion was exported to.
-        runtimes: Where else the converted model is run end to end.
-        may_differ: Names of planned layers whose own checks may fail; the whole model is then held to an original in
-            which these are as they were, if they are that, or else not at all.
-        tolerance: Margins of the end-to-end comparison.
-        seed: Of the probes.
-        progress: Called with (stage, done, total) as the work goes on.
+        may_differ: Names of planned layers whose own checks may fail. The whole model is then held to an original in
+            which these are as they were, or not at all if they are not.
 
     Raises:
         CannotRunError: If none of ``feeds`` runs.
     """
-    progress = progress or (lambda stage, done, total: None)
+    progress = options.progress or _silent
     notes = list(backend.notes(before))
     checks = list(backend.compare_structure(before, after, plan))
-    probed, probe_notes = probe_layers(backend, before, after, plan, seed, progress)
+    probed, probe_notes = probe_layers(backend, before, after, plan, options.seed, progress)
     checks += probed
     notes += probe_notes
     failed = {check.name for check in checks if not check.ok}
@@ -75,9 +74,10 @@ def verify_conversion(
     else:
         if differing:
             notes.append(f"end to end was judged with layers as in the original, as they may be: {some(differing)}")
-        elsewhere = runtimes_of(backend, runtimes)
+        elsewhere = runtimes_of(backend, options.runtimes)
         candidates = {how: Candidate.of(backend, after, how) for how in (*backend.WAYS, *elsewhere)} | dict(more or {})
-        run = end_to_end(backend, before, candidates, whole, feeds or (), tolerance or Tolerance(), seed, progress)
+        tolerance = options.tolerance or Tolerance()
+        run = end_to_end(backend, before, candidates, whole, feeds or (), tolerance, options.seed, progress)
         checks += run.checks
         notes += [*run.notes, *original_elsewhere(backend, before, elsewhere, run)]
     return Report(
@@ -122,12 +122,9 @@ def verify_across(
     after_backend: Backend,
     after: Any,
     plan: Plan,
+    options: Options,
     *,
     feeds: Sequence[Feed],
-    runtimes: Sequence[str] = (),
-    tolerance: Tolerance | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
 ) -> Report:
     """Hold a model of another framework to an original: end to end alone, inputs and outputs paired by their order.
 
@@ -140,31 +137,35 @@ def verify_across(
         after_backend: Of the other model.
         after: The other model, an export of a conversion, say.
         plan: The target and the layers.
+        options: Their runtimes, tolerance, seed and progress are used.
         feeds: Inputs of the original to try until one runs.
-        runtimes: Where else the other model is run.
-        tolerance: Margins of the comparison.
-        seed: Of the noise.
-        progress: Called with (stage, done, total) as the work goes on.
 
     Raises:
         CannotRunError: If the original runs on none of ``feeds``.
     """
-    progress = progress or (lambda stage, done, total: None)
     candidates = {
         how: Candidate.of(after_backend, after, how, lambda arrays: backend.plain(before, arrays))
-        for how in (*after_backend.WAYS, *runtimes_of(after_backend, runtimes))
+        for how in (*after_backend.WAYS, *runtimes_of(after_backend, options.runtimes))
     }
     run = end_to_end(
-        backend, before, candidates, plan, feeds, tolerance or Tolerance(), seed, progress, tell_apart=True
+        backend,
+        before,
+        candidates,
+        plan,
+        feeds,
+        options.tolerance or Tolerance(),
+        options.seed,
+        options.progress or _silent,
+        tell_apart=True,
     )
-    said = "the two models are of different frameworks: only outputs were compared, paired by their order"
+    limit = "the two models are of different frameworks: only outputs were compared, paired by their order"
     return Report(
         target=plan.norm.name,
         meaning=plan.norm.meaning,
         parameters=plan.norm.parameters,
         planned=tuple(layer.name for layer in plan.layers),
         checks=run.checks,
-        notes=(said, *backend.notes(before), *run.notes),
+        notes=(limit, *backend.notes(before), *run.notes),
         inputs=run.source,
         left=plan.left,
         needed=("end to end",),

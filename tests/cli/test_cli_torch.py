@@ -535,7 +535,7 @@ TROUBLE: dict[str, tuple[str, str]] = {  # a command, and what its one line says
     ),
     "no end to end across frameworks": (
         "verify networks:generator model.onnx --to instance --no-end-to-end",
-        "the two models are of different frameworks, which can only be compared end to end",
+        "the two models are of different frameworks and can only be compared end to end",
     ),
     "an export of a model that drops": (
         "convert networks:dropping --to instance -o o.onnx --shape input=1x3x8x8",

@@ -218,7 +218,7 @@ def test_files_that_no_other_runtime_takes(monkeypatch: pytest.MonkeyPatch) -> N
     needs("openvino")
     case = MODULES["BatchNorm2d"]
     for output in (None, "out.pth", "out.pt2"):
-        with pytest.raises(SelectionError, match=r"openvino runs \.onnx files, and none comes of this"):
+        with pytest.raises(SelectionError, match=r"openvino runs \.onnx files, and none results from this"):
             normswap.convert(case.build(), "instance", inputs=case.inputs(), output=output, runtimes=["openvino"])
     with pytest.raises(SelectionError, match=r"--for opencv chooses how layers are written in ONNX"):
         normswap.convert(case.build(), "instance", inputs=case.inputs(), for_runtime="opencv", end_to_end=False)

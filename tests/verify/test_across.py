@@ -592,7 +592,7 @@ def test_either_side_may_be_the_module(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["verify", "kept.onnx", "o.pt2", "--to", "instance"]) == 0
     capsys.readouterr()
     assert main(["verify", "kept.onnx", "o.pt2", "--to", "instance", "--no-end-to-end"]) == 2
-    assert capsys.readouterr().err.startswith("normswap: the two models are of different frameworks, which can only be")
+    assert capsys.readouterr().err.startswith("normswap: the two models are of different frameworks and can only be")
 
 
 def test_the_report_says_that_only_outputs_were_compared() -> None:
@@ -608,7 +608,7 @@ def test_the_report_says_that_only_outputs_were_compared() -> None:
 
 
 def test_without_end_to_end_nothing_is_left_to_compare() -> None:
-    with pytest.raises(CannotRunError, match=r"different frameworks, which can only be compared end to end; leave out"):
+    with pytest.raises(CannotRunError, match=r"different frameworks and can only be compared end to end; leave out"):
         normswap.verify(two_heads(), right(), "instance", inputs=picture(), end_to_end=False)
 
 

@@ -196,7 +196,7 @@ def test_a_glob_has_to_match_a_layer_that_is_to_be_converted() -> None:
 
 
 def test_between_frameworks_there_are_no_layers_to_allow() -> None:
-    with pytest.raises(SelectionError, match=r"different frameworks, .* leave may_differ"):
+    with pytest.raises(SelectionError, match=r"different frameworks and .* leave out may_differ"):
         normswap.verify(network(), build(TEXT), "instance", may_differ=["1"])
 
 

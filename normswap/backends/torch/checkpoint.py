@@ -16,8 +16,7 @@ import numpy as np
 
 from normswap.errors import ModelReadError, ModelWriteError, NormswapError, first_line
 from normswap.layer import Array, NormLayer
-from normswap.norms import make_norm
-from normswap.norms.blend import Over
+from normswap.norms import Norm, make_norm
 from normswap.plan import Plan, make_plan
 from normswap.report import Check, Report
 
@@ -44,12 +43,11 @@ Value = TypeVar("Value")
 
 def convert_state_dict(
     state_dict: Mapping[str, Value],
-    to: str,
+    to: str | Norm,
     *,
-    prior: float | None = None,
-    over: Over | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    **parameters: Any,
 ) -> dict[str, Value]:
     """Turn the state dict of a model with BatchNorm into that of its conversion; values are the same objects.
 
@@ -60,11 +58,10 @@ def convert_state_dict(
 
     Args:
         state_dict: Tensors by name; ``module.`` in front of the names does no harm.
-        to: Name of the target, one of normswap.NORMS.
-        prior: Of ``blend``, as for ``normswap.convert``; a state dict does not hold it.
-        over: Of ``blend``, likewise.
+        to: The target: a key of normswap.NORMS, or a Norm.
         only: Globs; if any are given, only layers that match one are converted.
         skip: Globs; layers that match one are left as they are.
+        parameters: Those of the target, by name, as for ``normswap.convert``; a state dict does not hold them.
 
     Raises:
         SelectionError: If the target is unknown or lacks a parameter, or a glob matches no layer.
@@ -76,20 +73,12 @@ def convert_state_dict(
         >>> list(convert_state_dict(weights, "instance"))
         ['bn.weight']
     """
-    return without_statistics(state_dict, plan_of(state_dict, to, prior=prior, over=over, only=only, skip=skip))
+    return without_statistics(state_dict, plan_of(state_dict, make_norm(to, **parameters), only=only, skip=skip))
 
 
-def plan_of(
-    state_dict: Mapping[str, Any],
-    to: str,
-    *,
-    prior: float | None = None,
-    over: Over | None = None,
-    only: Sequence[str] = (),
-    skip: Sequence[str] = (),
-) -> Plan:
-    """Say which layers of a state dict are converted; arguments and exceptions as for ``convert_state_dict``."""
-    planned = make_plan(make_norm(to, prior=prior, over=over), layers_in(state_dict), only=only, skip=skip)
+def plan_of(state_dict: Mapping[str, Any], norm: Norm, *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
+    """Decide which layers of a state dict are converted; arguments and exceptions as for ``convert_state_dict``."""
+    planned = make_plan(norm, layers_in(state_dict), only=only, skip=skip)
     planned.raise_for_nothing()
     return planned
 

@@ -26,6 +26,7 @@ from normswap.backends.torch.fx import compare_graphs, cut, swap
 from normswap.backends.torch.nodes import node_layers
 from normswap.backends.torch.program import ProgramModel
 from normswap.errors import CannotRunError, UnsupportedModelError
+from normswap.options import Options
 from normswap.plan import Plan, make_plan
 from normswap.verify import verify_conversion
 
@@ -558,7 +559,7 @@ def test_random_programs_are_compared_with_their_randomness_fixed() -> None:
     model, after, plan = converted("mixed kinds, train", "instance")
     for seed in range(5):
         report = verify_conversion(
-            BACKEND, model, after, plan, feeds=torch_program.feeds(model, None, {}, 0), seed=seed
+            BACKEND, model, after, plan, Options(seed=seed), feeds=torch_program.feeds(model, None, {}, 0)
         )
         assert report.ok, report.to_text()
 

@@ -1,0 +1,118 @@
+"""One list of options: what the library takes by name agrees with it, for Python, type checkers and readers alike."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+from support import ROOT
+from support.models.small_models import ONE_LAYER, built
+
+import normswap
+from normswap.norms import Blend, all_parameters, keywords
+from normswap.options import Converting, Options, Planning, Scope, Verifying, keywords_of, option_of
+from normswap.testing import assert_equivalent
+
+TAKES: dict[str, tuple[Callable[..., Any], type]] = {
+    "plan": (normswap.plan, Planning),
+    "convert": (normswap.convert, Converting),
+    "verify": (normswap.verify, Verifying),
+    "assert_equivalent": (assert_equivalent, Verifying),
+}
+
+
+@pytest.mark.parametrize(("function", "arguments"), TAKES.values(), ids=TAKES)
+def test_a_signature_has_the_fields_and_the_parameters_of_targets(
+    function: Callable[..., Any], arguments: type
+) -> None:
+    signature = inspect.signature(function)
+    defaults = {declared.name: declared.default for declared in fields(arguments)}
+    assert set(signature.parameters) == defaults.keys() | all_parameters().keys()
+    for name, parameter in signature.parameters.items():
+        if name in defaults and parameter.default is not inspect.Parameter.empty:
+            assert parameter.default == defaults[name]
+            assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        assert not isinstance(parameter.annotation, str), "help() shows no type"
+    documented = inspect.getdoc(function) or ""
+    assert all(f"\n    {name}: " in documented for name in signature.parameters)
+    assert documented.index("Args:") < documented.index("Raises:")
+
+
+def test_assert_equivalent_takes_what_verify_takes() -> None:
+    assert inspect.signature(assert_equivalent) == inspect.signature(normswap.verify)
+
+
+def test_convert_and_verify_share_the_options() -> None:
+    shared = {declared.name for declared in fields(Options)}
+    assert shared <= {declared.name for declared in fields(Converting)} & {
+        declared.name for declared in fields(Verifying)
+    }
+    assert {declared.name for declared in fields(Scope)} < shared
+    assert keywords_of(Options(seed=3)) == {declared.name: declared.default for declared in fields(Options)} | {
+        "seed": 3
+    }
+
+
+def test_every_help_text_is_sentences() -> None:
+    for arguments in (Planning, Converting, Verifying):
+        for declared in fields(arguments):
+            found = option_of(declared)
+            assert all(text[0].isupper() and text.endswith(".") for text in (found.help, found.python) if text)
+
+
+def test_type_checkers_know_the_parameters_of_targets() -> None:
+    tree = ast.parse(inspect.getsource(keywords))
+    assert {node.target.id for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)} == all_parameters().keys()  # type: ignore[union-attr]  # all are names
+
+
+def test_a_target_is_given_by_name_or_as_a_norm() -> None:
+    model = built(ONE_LAYER)
+    named = normswap.convert(model, "blend", prior=16, over="batch", seed=3)
+    made = normswap.convert(model=model, to=Blend(16, "batch"), seed=3)
+    assert named.model.proto == made.model.proto
+    assert named.plan.norm.parameters == made.plan.norm.parameters == {"prior": 16.0, "over": "batch"}
+    assert normswap.plan(model, Blend(16)).norm.meaning == normswap.plan(model, "blend", prior=16).norm.meaning
+    assert normswap.verify(model, made.model, Blend(16, "batch")).ok
+    assert assert_equivalent(model, made.model, to="blend", prior=16, over="batch", runtimes=["onnxruntime"]).ok
+    assert not normswap.verify(model, made.model, to="blend", prior=17, over="batch").ok
+    with pytest.raises(AssertionError, match="NOT shown equal to BatchNorm with its stored statistics"):
+        assert_equivalent(model, made.model, to="blend", prior=17, over="batch")
+
+
+def test_a_state_dict_takes_a_norm_too() -> None:
+    weights = {f"bn.{name}": np.ones(2) for name in ("weight", "running_mean", "running_var", "num_batches_tracked")}
+    kept = normswap.convert_state_dict(weights, Blend(16))
+    assert list(kept) == list(normswap.convert_state_dict(weights, "blend", prior=16))
+    assert list(kept) == ["bn.weight", "bn.running_mean", "bn.running_var"]
+
+
+def test_what_is_wrong_is_wrong_for_type_checkers_too() -> None:
+    """Under mypy --strict an ignore that nothing needs is an error, so that mypy shows that it sees each mistake."""
+    model = built(ONE_LAYER)
+    with pytest.raises(TypeError, match=r"^convert\(\) got an unexpected keyword argument 'sede'$"):
+        normswap.convert(model, "instance", sede=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^verify\(\) missing a required argument: 'to'$"):
+        normswap.verify(model, model)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^convert\(\) got an unexpected keyword argument 'may_differ'$"):
+        normswap.convert(model, "instance", may_differ=["*"])  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        normswap.plan(model, "instance", ["*"])  # type: ignore[call-arg, arg-type]
+    with pytest.raises(normswap.SelectionError, match="prior: the target blend is given as an object"):
+        normswap.plan(model, Blend(16), prior=16)
+    with pytest.raises(normswap.SelectionError, match="over: expected 'sample' or 'batch', found 'channel'"):
+        normswap.plan(model, "blend", prior=16, over="channel")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("function", [normswap.convert, assert_equivalent], ids=["convert", "assert_equivalent"])
+def test_the_example_of_a_docstring_runs(function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doctest looks for functions of the module itself, of which these are not in its eyes."""
+    monkeypatch.chdir(ROOT)
+    example = doctest.DocTestParser().get_doctest(inspect.getdoc(function) or "", {}, function.__name__, None, None)
+    found = doctest.DocTestRunner(verbose=False).run(example, out=lambda text: None)
+    assert (found.attempted >= 3, found.failed) == (True, 0)
