@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from normswap.backends import Backend, backend_for
@@ -17,7 +18,7 @@ from support.oracles.mutants import Mutant, Wrong
 __all__ = ["BODIES", "Body", "made"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Body:
     """What mutants are made of: a model of one backend, inputs for it, and the targets."""
 
@@ -62,10 +63,16 @@ BODIES: dict[str, Body] = {
 }
 
 
-def made(body: Body, to: str, wrong: Wrong) -> tuple[Backend, Any, Any, Plan]:
-    """Rewrite a model wrongly; return its backend, both models, and the right plan."""
+@cache  # torch exports a program in ten times what a mutant of it takes
+def original(body: Body) -> tuple[Backend, Any]:
+    """Return a body's backend and its model, which no rewrite changes."""
     model = body.build()
     backend = backend_for(model)
-    before = backend.load(model)
+    return backend, backend.load(model)
+
+
+def made(body: Body, to: str, wrong: Wrong) -> tuple[Backend, Any, Any, Plan]:
+    """Rewrite a model wrongly; return its backend, both models, and the right plan."""
+    backend, before = original(body)
     plan = make_plan(TARGETS[to], backend.find(before))
     return backend, before, backend.rewrite(before, replace(plan, norm=Mutant(plan.norm, wrong))), plan
