@@ -21,6 +21,7 @@ from normswap.norms.rounding import Tolerance
 from normswap.report import Progress
 
 __all__ = [
+    "Comparison",
     "Converting",
     "Kind",
     "Option",
@@ -28,9 +29,11 @@ __all__ = [
     "Planning",
     "Scope",
     "Verifying",
+    "argument",
     "keywords_of",
     "option",
     "option_of",
+    "spelled",
     "takes",
 ]
 
@@ -38,7 +41,7 @@ P = ParamSpec("P")
 Arguments = TypeVar("Arguments", bound="Planning | Converting | Verifying")
 Result = TypeVar("Result")
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-Kind = Literal["text", "path", "names", "flag", "whole", "margin", "shapes"]
+Kind = Literal["text", "target", "model", "path", "names", "flag", "whole", "margin", "shapes"]
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,27 @@ class Option:
 
 def option(default: Any, help: str, kind: Kind | None = None, **more: Any) -> Any:  # noqa: A002  # as click has it
     """Declare a field with a default; ``more`` are further attributes of Option."""
-    return field(default=default, metadata={"option": Option(help, kind, **more)})
+    return field(default=default, metadata=argument(help, kind, **more))
+
+
+def argument(help: str, kind: Kind | None = None, **more: Any) -> dict[str, Any]:  # noqa: A002  # likewise
+    """Return the metadata of a field without default, which type checkers want to see as ``field(metadata=...)``."""
+    return {"option": Option(help, kind, **more)}
 
 
 def option_of(declared: Field[Any]) -> Option:
     """Return how people meet a field."""
     found: Option = declared.metadata["option"]
     return found
+
+
+def spelled(declared: Field[Any]) -> str:
+    """Return the name of an option on the command line; "" if it is not there."""
+    found = option_of(declared)
+    if found.spelled is not None or found.kind is None:
+        return found.spelled or ""
+    name = declared.name.replace("_", "-")
+    return f"--{name}/--no-{name}" if declared.default is True else f"--{name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +111,8 @@ class Scope:
         spelled="--shape",
         metavar="NAME=1x3x256x256",
     )
-    only: Sequence[str] = option((), "Globs of the layers to convert; all of them if not given.", "names")
-    skip: Sequence[str] = option((), "Globs of the layers to leave as they are.", "names")
+    only: Sequence[str] = option((), "Layers to convert, by glob; all if not given.", "names")
+    skip: Sequence[str] = option((), "Layers to leave as they are, by glob.", "names")
     drop_statistics: bool = option(
         False, "Drop outputs of the model that carry nothing but running statistics of converted layers.", "flag"
     )
@@ -107,7 +124,7 @@ class Options(Scope):
 
     allow_refusals: bool = option(False, "Leave layers that the target cannot take as they are.", "flag")
     seed: int = option(0, "Seed of generated inputs and of probes.", "whole")
-    end_to_end: bool = option(True, "Run the whole model too.", "flag")
+    end_to_end: bool = option(True, "Run the whole model too (default), or not.", "flag")
     tolerance: Tolerance | None = option(
         None,
         "How many times its noise floor an output may be off end to end, 16 by default.",
@@ -116,9 +133,16 @@ class Options(Scope):
         spelled="",
     )
     runtimes: Sequence[str] = option(
-        (), "Another runtime that the converted .onnx file is run in.", "names", spelled="--runtime"
+        (), "Another runtime to run the converted .onnx file in.", "names", spelled="--runtime"
     )
     progress: Progress | None = option(None, "Called with (stage, done, total) as the work goes on.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Options):
+    """What ``verify`` takes besides the models and the target."""
+
+    may_differ: Sequence[str] = option((), "Converted layers whose own checks may fail, by glob.", "names")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +163,13 @@ def keywords_of(options: Scope) -> dict[str, Any]:
 
 
 _MODEL = "path of an .onnx or .pt2 file, an onnx.ModelProto, an nn.Module or an ExportedProgram"
-_TO = Option("The target: a key of normswap.NORMS, with its parameters as further arguments, or a Norm.")
+_TO = "The target: a key of normswap.NORMS, with its parameters as further arguments, or a Norm."
 
 
 @dataclass(frozen=True)
 class _OneModel:
-    model: Any = field(metadata={"option": Option(f"The model: {_MODEL}. It is never changed without ``in_place``.")})
-    to: str | Norm = field(metadata={"option": _TO})
+    model: Any = field(metadata=argument(f"The model: {_MODEL}. It is never changed without ``in_place``."))
+    to: str | Norm = field(metadata=argument(_TO))
 
     @property
     def norm(self) -> Norm:
@@ -155,9 +179,9 @@ class _OneModel:
 
 @dataclass(frozen=True)
 class _TwoModels:
-    before: Any = field(metadata={"option": Option(f"The original: {_MODEL}.")})
-    after: Any = field(metadata={"option": Option("Its conversion, of the same framework or another one.")})
-    to: str | Norm = field(metadata={"option": _TO})
+    before: Any = field(metadata=argument(f"The original: {_MODEL}."))
+    after: Any = field(metadata=argument("Its conversion, of the same framework or another one."))
+    to: str | Norm = field(metadata=argument(_TO))
 
     @property
     def norm(self) -> Norm:
@@ -188,10 +212,8 @@ class Converting(Options, _Form, _OneModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verifying(Options, Keywords, _TwoModels):
+class Verifying(Comparison, Keywords, _TwoModels):
     """Arguments of ``normswap.verify`` and ``normswap.testing.assert_equivalent``."""
-
-    may_differ: Sequence[str] = option((), "Globs of converted layers whose own checks may fail.", "names")
 
 
 def takes(arguments: Callable[P, Arguments]) -> Callable[[Callable[[Arguments], Result]], Callable[P, Result]]:

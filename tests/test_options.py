@@ -7,16 +7,33 @@ import doctest
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
+import click
 import numpy as np
 import pytest
 from support import ROOT
 from support.models.small_models import ONE_LAYER, built
 
 import normswap
+from normswap import cli
+from normswap.cli.options import form_of
+from normswap.cli.pair import Pair
+from normswap.cli.settings import keys_of_pairs
+from normswap.cli.values import READINGS
 from normswap.norms import Blend, all_parameters, keywords
-from normswap.options import Converting, Options, Planning, Scope, Verifying, keywords_of, option_of
+from normswap.options import (
+    Comparison,
+    Converting,
+    Kind,
+    Options,
+    Planning,
+    Scope,
+    Verifying,
+    keywords_of,
+    option_of,
+    spelled,
+)
 from normswap.testing import assert_equivalent
 
 TAKES: dict[str, tuple[Callable[..., Any], type]] = {
@@ -116,3 +133,53 @@ def test_the_example_of_a_docstring_runs(function: Callable[..., Any], monkeypat
     example = doctest.DocTestParser().get_doctest(inspect.getdoc(function) or "", {}, function.__name__, None, None)
     found = doctest.DocTestRunner(verbose=False).run(example, out=lambda text: None)
     assert (found.attempted >= 3, found.failed) == (True, 0)
+
+
+def option_names(command: str) -> set[str]:
+    """The options of a command that are not of the command line alone."""
+    return {str(parameter.name) for parameter in cli.command.commands[command].params}
+
+
+def test_the_command_line_and_the_settings_file_have_every_option() -> None:
+    for command, arguments in (("convert", Converting), ("verify", Verifying), ("inspect", Planning)):
+        declared = {one.name for one in fields(arguments) if spelled(one)}
+        assert declared | all_parameters().keys() <= option_names(command)
+    shared = {one.name for one in fields(Comparison) if option_of(one).kind}
+    assert shared - option_names("verify") == {"tolerance"}, "the settings file alone has it"
+    assert {name.replace("_", "-") for name in shared | all_parameters().keys()} < keys_of_pairs().keys()
+    assert shared < {one.name for one in fields(Pair)}
+    models = {"before", "after", "to"}
+    assert {one.name for one in fields(Comparison)} == {one.name for one in fields(Verifying)} - models
+
+
+def test_help_shows_what_is_declared() -> None:
+    for command, arguments in (("convert", Converting), ("verify", Pair), ("inspect", Planning)):
+        params = {parameter.name: parameter for parameter in cli.command.commands[command].params}
+        for one in fields(arguments):
+            if spelled(one):
+                found = params[one.name]
+                assert isinstance(found, click.Option) and found.help and found.help.startswith(option_of(one).help)
+                assert "/".join((*found.opts, *found.secondary_opts)) == spelled(one)
+                assert found.multiple or found.default == one.default
+        for name, parameter in all_parameters().items():
+            found = params[name]
+            assert isinstance(found, click.Option) and found.help == parameter.help
+
+
+def test_every_kind_is_read_from_a_settings_file() -> None:
+    assert READINGS.keys() == set(get_args(Kind))
+
+
+def test_json_and_format_agree_or_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (form_of(None, False), form_of("junit", False), form_of(None, True), form_of("json", True)) == (
+        "text",
+        "junit",
+        "json",
+        "json",
+    )
+    assert cli.main(["verify", "a.onnx", "b.onnx", "--to", "instance", "--json", "--format", "junit"]) == 2
+    message = "--json is short for --format json and contradicts --format junit; leave one of them out"
+    assert message in capsys.readouterr().err
+    for command in ("convert", "verify"):
+        names = [parameter.name for parameter in cli.command.commands[command].params]
+        assert len(set(names)) == len(names), "click 8.1 mixes up options that share a parameter"

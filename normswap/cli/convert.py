@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 import normswap
-from normswap.cli.options import COMPARISON, REPORTS, options
+from normswap.cli import checkpoints
+from normswap.cli.idle import raise_for_idle, raise_for_idle_with_checkpoints
+from normswap.cli.options import REPORTS, form_of, options, options_of, parameters_in
 from normswap.cli.output import prints_aside, show
-from normswap.cli.pair import is_checkpoint, raise_for_idle, raise_for_idle_with_checkpoints, source_of
+from normswap.cli.pair import Pair
 from normswap.cli.progress import ProgressBar
-from normswap.errors import NormswapError, SelectionError
-from normswap.files import as_write_error, check_writable, folder_beside
+from normswap.cli.source import is_checkpoint, source_of
+from normswap.errors import NormswapError
+from normswap.files import check_writable
 from normswap.norms import make_norm
+from normswap.options import Converting
 from normswap.report import Progress
 from normswap.reports.formats import check_reports
 from normswap.reports.outcome import Outcome
@@ -26,32 +31,29 @@ __all__ = ["convert"]
 
 @click.command()
 @click.argument("model", type=click.Path())
-@options("to", "prior", "over", "weights")
+@options("to")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@options(
-    "only",
-    "skip",
-    *COMPARISON,
-    "for",
-    "runtime",
-    *REPORTS,
-)
+@options_of(Converting)
+@options_of(Pair, "weights")
+@options(*REPORTS)
 def convert(
     model: str,
     to: str,
     weights: str | None,
     output: str,
     force: bool,
-    form: str,
+    form: str | None,
+    as_json: bool,
     reports: tuple[str, ...],
     **given: Any,
 ) -> int:
     """Convert the BatchNorm layers of MODEL, verify the result, and write it if it holds.
 
-    MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors) by itself. The suffix
-    of OUT says what is written of a factory's model: weights (.pth, .safetensors) or an export (.onnx, .pt2).
+    MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors) by itself. For a
+    factory's model the suffix of OUT selects weights (.pth, .safetensors) or an export (.onnx, .pt2).
     """
+    form = form_of(form, as_json)
     check_reports(reports, [model])
     report, written, trouble = None, None, ""
     try:
@@ -71,45 +73,23 @@ def convert(
 
 
 def _converted(
-    model: str, to: str, weights: str | None, output: str, force: bool, options: dict[str, Any], progress: Progress
+    model: str,
+    to: str,
+    weights: str | None,
+    output: str,
+    force: bool,
+    given: Mapping[str, Any],
+    progress: Progress,
 ) -> tuple[normswap.Report, Path | None]:
-    raise_for_idle(options)
+    raise_for_idle(given)
+    norm = make_norm(to, **parameters_in(given))
     source = source_of(model, weights)
     if is_checkpoint(source):
-        return _convert_checkpoint(source, to, output, force, options)
+        raise_for_idle_with_checkpoints(given)
+        return checkpoints.convert(source, norm, output, only=given["only"], skip=given["skip"], force=force)
     if weights is not None:
         check_writable(output, [Path(weights)], force=force)
-    conversion = normswap.convert(source, to, output=output, force=force, progress=progress, **options)
+    names = [declared.name for declared in fields(Converting) if declared.name in given]
+    chosen = {name: given[name] for name in names}
+    conversion = normswap.convert(source, norm, output=output, force=force, progress=progress, **chosen)
     return conversion.report, conversion.written
-
-
-def _convert_checkpoint(
-    path: str, to: str, output: str, force: bool, options: dict[str, Any]
-) -> tuple[normswap.Report, Path | None]:
-    """Convert a state dict without its model; what was written is read back and compared."""
-    from normswap.backends.torch.checkpoint import (
-        compare_checkpoints,
-        plan_of,
-        read_checkpoint,
-        without_statistics,
-        write_checkpoint,
-    )
-
-    raise_for_idle_with_checkpoints(options)
-    if not is_checkpoint(output):
-        raise SelectionError(
-            f"{output}: a checkpoint becomes a checkpoint (.pth, .safetensors); an export takes the model's code: "
-            "package.module:factory --weights"
-        )
-    before = read_checkpoint(path)
-    norm = make_norm(to, prior=options["prior"], over=options["over"])
-    planned = plan_of(before, norm, only=options["only"], skip=options["skip"])
-    target = Path(output)
-    check_writable(target, [Path(path)], force=force)
-    with as_write_error(target), folder_beside(target) as folder:
-        aside = Path(folder) / target.name
-        write_checkpoint(without_statistics(before, planned), aside)
-        report = compare_checkpoints(before, read_checkpoint(aside), planned)
-        if report.ok:
-            os.replace(aside, target)
-    return report, target if report.ok else None

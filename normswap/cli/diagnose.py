@@ -7,10 +7,11 @@ import json
 import click
 
 import normswap
-from normswap.cli.options import options
+from normswap.cli.options import options, options_of
 from normswap.cli.output import prints_aside
-from normswap.cli.pair import source_of
+from normswap.cli.pair import Pair
 from normswap.cli.progress import ProgressBar
+from normswap.cli.source import source_of
 from normswap.data import SCALES, parse_size
 from normswap.reports.outcome import EQUAL, INTERRUPTED
 
@@ -21,7 +22,7 @@ __all__ = ["diagnose"]
 @click.argument("model", type=click.Path())
 @click.option("--inputs", required=True, type=click.Path(), metavar="DATA", help="An .npz, .npy, or a folder.")
 @click.option("--targets", type=click.Path(), metavar="DATA", help="What the outputs should be.")
-@options("weights")
+@options_of(Pair, "weights")
 @click.option("--error", type=click.Choice(["l1", "psnr"]), default="l1", show_default=True, help="Of outputs.")
 @click.option(
     "--batch-size", multiple=True, type=click.IntRange(min=1), help="Samples of batch statistics; repeatable."

@@ -1,26 +1,97 @@
-"""Options that several commands share."""
+"""The options of the commands: those of normswap.options and of targets, and those of the command line alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, fields
+from typing import Any, TypeAlias
 
 import click
 
 from normswap.data import SCALES
-from normswap.norms import NORMS
-from normswap.norms.blend import OVER
+from normswap.norms import NORMS, all_parameters
+from normswap.options import Kind, option_of, spelled
 from normswap.reports.formats import FORMATS
 from normswap.runtimes import OWN, RUNTIMES
 
-__all__ = ["COMPARISON", "REPORTS", "TARGETS", "options"]
+__all__ = ["REPORTS", "TARGETS", "form_of", "options", "options_of", "parameters_in"]
 
-TARGETS = "|".join(NORMS)
-COMPARISON = ("allow_refusals", "drop_statistics", "inputs", "shape", "seed", "end_to_end")
-REPORTS = ("format", "as json", "report")
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+TARGETS = f"[{'|'.join(NORMS)}]"
+REPORTS = ("format", "json as format", "report")
 
 
-def _shape(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+def options(*names: str) -> Decorator:
+    """Decorate a command with options of the command line alone, in this order."""
+    known = {
+        "to": click.option("--to", required=True, metavar=TARGETS, help="The target."),
+        "scale": click.option(
+            "--scale", type=click.Choice(list(SCALES)), help="The values of black and white in images for the model."
+        ),
+        "size": click.option("--size", metavar="WxH", help="Resize images to this size."),
+        "json": click.option("--json", "as_json", is_flag=True, help="Print it as JSON."),
+        "format": click.option(
+            "--format", "form", type=click.Choice(list(FORMATS)), help="How the report is printed.  [default: text]"
+        ),
+        "json as format": click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
+        "report": click.option(
+            "--report", "reports", type=click.Path(), multiple=True, metavar="FILE",
+            help=f"Write the report to a file, too: {', '.join(filter(None, FORMATS.values()))}. Repeatable.",
+        ),
+    }  # fmt: skip
+    return _together([known[name] for name in names])
+
+
+def form_of(form: str | None, as_json: bool) -> str:
+    """Return the format that ``--format`` and ``--json`` ask for.
+
+    They are options of their own: click 8.1 cannot let two of them share a parameter with a default.
+    """
+    if as_json and form not in (None, "json"):
+        raise click.UsageError(
+            f"--json is short for --format json and contradicts --format {form}; leave one of them out"
+        )
+    return "json" if as_json else form or "text"
+
+
+def options_of(arguments: type, *names: str) -> Decorator:
+    """Decorate a command with the options that a class declares, or with those of these names.
+
+    Without names, the parameters of targets come first.
+    """
+    declared = [one for one in fields(arguments) if spelled(one) and (not names or one.name in names)]
+    return _together([*([] if names else _of_targets()), *map(_declared, declared)])
+
+
+def parameters_in(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of targets among the values of options, where they are given."""
+    return {name: given[name] for name in all_parameters() if given.get(name) is not None}
+
+
+def _of_targets() -> list[Decorator]:
+    return [
+        click.option(
+            f"--{name.replace('_', '-')}", name, type=parameter.type, metavar=parameter.metavar, help=parameter.help
+        )
+        for name, parameter in all_parameters().items()
+    ]
+
+
+def _declared(declared: Field[Any]) -> Decorator:
+    option = option_of(declared)
+    assert option.kind is not None, "what is spelled has a kind"
+    how = dict(_KINDS[option.kind])
+    if metavar := option.metavar or _METAVARS.get(declared.name):
+        how["metavar"] = metavar
+    if not how.get("multiple"):
+        how["default"] = declared.default
+    return click.option(
+        spelled(declared), declared.name, help=option.help + " Repeatable." * bool(how.get("multiple")), **how
+    )
+
+
+def _shapes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for value in values:
         name, _sign, dims = value.rpartition("=")
@@ -34,72 +105,21 @@ def _shape(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     return shapes
 
 
-def options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a command with shared options, in this order."""
-    known = {
-        "to": click.option("--to", required=True, metavar=f"[{TARGETS}]", help="The target."),
-        "prior": click.option(
-            "--prior", type=float, metavar="N0",
-            help="Of blend: as how many samples the stored statistics count beside those of the input, 16 say.",
-        ),
-        "over": click.option(
-            "--over", metavar=f"[{'|'.join(OVER)}]",
-            help="Of blend: whether these are of each sample (default) or of the batch.",
-        ),
-        "only": click.option("--only", multiple=True, metavar="GLOB", help="Layers to convert; repeatable."),
-        "skip": click.option("--skip", multiple=True, metavar="GLOB", help="Layers to leave; repeatable."),
-        "may_differ": click.option(
-            "--may-differ", multiple=True, metavar="GLOB", help="Converted layers that may differ; repeatable."
-        ),
-        "allow_refusals": click.option(
-            "--allow-refusals", is_flag=True, help="Leave layers that the target cannot take as they are."
-        ),
-        "drop_statistics": click.option(
-            "--drop-statistics", is_flag=True, help="Drop outputs that carry nothing but running statistics."
-        ),
-        "inputs": click.option(
-            "--inputs", type=click.Path(), metavar="FILE.npz", help="End-to-end inputs, arrays by input name."
-        ),
-        "shape": click.option(
-            "--shape", "shapes", multiple=True, callback=_shape, metavar="NAME=1x3x256x256",
-            help="Shape of a generated input; repeatable.",
-        ),
-        "seed": click.option(
-            "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of generated inputs and probes."
-        ),
-        "end_to_end": click.option(
-            "--end-to-end/--no-end-to-end", default=True, help="Also run the whole model (default), or not."
-        ),
-        "runtime": click.option(
-            "--runtime", "runtimes", multiple=True, metavar=f"[{'|'.join((*OWN, *RUNTIMES))}]",
-            help="Run the converted .onnx file there too; repeatable.",
-        ),
-        "for": click.option(
-            "--for", "for_runtime", metavar="RUNTIME",
-            help="Write each layer in the form that this runtime computes rightly and fastest, and run it there.",
-        ),
-        "weights": click.option(
-            "--weights", type=click.Path(), metavar="FILE", help="State dict for a factory: .pth or .safetensors."
-        ),
-        "scale": click.option(
-            "--scale", type=click.Choice(list(SCALES)), help="What black and white of images are for the model."
-        ),
-        "size": click.option("--size", metavar="WxH", help="Bring images to this size."),
-        "json": click.option("--json", "as_json", is_flag=True, help="Print it as JSON."),
-        "format": click.option(
-            "--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True,
-            help="How the report is printed.",
-        ),
-        "as json": click.option("--json", "form", flag_value="json", help="Short for --format json."),
-        "report": click.option(
-            "--report", "reports", type=click.Path(), multiple=True, metavar="FILE",
-            help=f"Write the report too: {', '.join(filter(None, FORMATS.values()))}; repeatable.",
-        ),
-    }  # fmt: skip
+_KINDS: dict[Kind, Mapping[str, Any]] = {  # kind of an option -> how click reads it
+    "text": {},
+    "path": {"type": click.Path()},
+    "names": {"multiple": True, "metavar": "GLOB"},
+    "flag": {"type": bool, "is_flag": True},
+    "whole": {"type": click.IntRange(min=0), "show_default": True},
+    "shapes": {"multiple": True, "callback": _shapes},
+}
+_METAVARS = {"runtimes": f"[{'|'.join((*OWN, *RUNTIMES))}]"}  # of options whose values are the keys of a table
 
+
+def _together(decorators: Sequence[Decorator]) -> Decorator:
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for name in reversed(names):
-            function = known[name](function)
+        for decorator in reversed(decorators):
+            function = decorator(function)
         return function
 
     return decorate

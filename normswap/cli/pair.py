@@ -2,76 +2,61 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from normswap.api import convert, verify
+from normswap.cli import checkpoints
+from normswap.cli.idle import raise_for_idle, raise_for_idle_with_checkpoints
+from normswap.cli.source import is_checkpoint, source_of
 from normswap.errors import SelectionError, sentence_of
-from normswap.norms import make_norm
-from normswap.norms.blend import Over
-from normswap.norms.rounding import Tolerance
+from normswap.norms import Norm, make_norm
+from normswap.options import Comparison, Options, argument, option
 from normswap.report import Progress, Report
 from normswap.reports.outcome import Outcome
 
-__all__ = ["Pair", "is_checkpoint", "outcome_of", "raise_for_idle", "raise_for_idle_with_checkpoints", "source_of"]
+__all__ = ["Pair", "outcome_of"]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """An original and what claims to be its conversion.
+class _Models:
+    before: str = field(
+        metadata=argument(
+            "The original: an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors).",
+            "model",
+            spelled="",
+        )
+    )
+    after: str = field(
+        metadata=argument(
+            "Its conversion; for a factory this may also be the weights that its model was converted to.",
+            "model",
+            spelled="",
+        )
+    )
+    to: str = field(metadata=argument("Name of the target.", "target", spelled=""))
 
-    Attributes:
-        before: The original: an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors).
-        after: Its conversion; for a factory also the weights that its model was converted to.
-        to: Name of the target.
-        name: What people call the pair.
-        weights: State dict for ``before`` as a factory.
-        after_weights: State dict for ``after`` as a factory.
-        only: Globs of the layers that are to be converted; all if there are none.
-        skip: Globs of the layers that are to stay as they are.
-        may_differ: Globs of converted layers that may differ all the same.
-        allow_refusals: Whether layers that the target cannot take may stay as they are.
-        drop_statistics: Whether outputs that carry nothing but running statistics are gone.
-        inputs: An .npz file of end-to-end inputs, None for generated ones.
-        shapes: Shapes of generated inputs, by input name.
-        seed: Of generated inputs and probes.
-        end_to_end: Whether the whole model is run too.
-        runtimes: Where else ``after``, an .onnx file, is run end to end.
-        tolerance: How many times its noise floor an output may be off end to end, a factor without unit; None for the
-            default, ``Tolerance.margin``. The floor is measured, in units of that output: how far the original itself
-            moves when the inputs of its layers move by rounding. Structure and probes have no such freedom.
-        prior: Of the target ``blend``: as how many samples the stored statistics count beside those of the input.
-        over: Of ``blend``: whether these are of each ``sample``, or of the ``batch``; None for the default.
-    """
 
-    before: str
-    after: str
-    to: str
-    name: str = ""
-    weights: str | None = None
-    after_weights: str | None = None
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    may_differ: tuple[str, ...] = ()
-    allow_refusals: bool = False
-    drop_statistics: bool = False
-    inputs: str | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    seed: int = 0
-    end_to_end: bool = True
-    runtimes: tuple[str, ...] = ()
-    tolerance: float | None = None
-    prior: float | None = None
-    over: Over | None = None
+@dataclass(frozen=True, kw_only=True)
+class Pair(Comparison, _Models):
+    """An original and what claims to be its conversion; the other options are those of ``verify``."""
 
-    def options(self) -> dict[str, Any]:
-        """Return what ``verify`` and ``convert`` both take by name."""
-        names = ("only", "skip", "allow_refusals", "drop_statistics", "inputs", "shapes", "seed", "end_to_end")
-        tolerance = None if self.tolerance is None else Tolerance(margin=self.tolerance)
-        given = {name: getattr(self, name) for name in (*names, "runtimes", "prior", "over")}
-        return {**given, "tolerance": tolerance}
+    name: str = option("", "What people call the pair.", "text", spelled="")
+    weights: str | None = option(None, "State dict for a factory: .pth or .safetensors.", "path", metavar="FILE")
+    after_weights: str | None = option(None, "State dict for a factory given as AFTER.", "path", metavar="FILE")
+    parameters: Mapping[str, Any] = field(
+        default_factory=dict, metadata=argument("The parameters of the target, by name.")
+    )
+
+    @property
+    def norm(self) -> Norm:
+        """The target."""
+        return make_norm(self.to, **self.parameters)
+
+    def options(self, kind: type = Comparison) -> dict[str, Any]:
+        """Return the values of those options that a class of options has, by name."""
+        return {declared.name: getattr(self, declared.name) for declared in fields(kind)}
 
 
 def outcome_of(pair: Pair, progress: Progress | None = None) -> Outcome:
@@ -82,7 +67,7 @@ def outcome_of(pair: Pair, progress: Progress | None = None) -> Outcome:
     report, trouble = None, ""
     try:
         report = _report(pair, progress)
-    except BrokenPipeError:  # nobody is left to be told
+    except BrokenPipeError:  # nobody is left to read it
         raise
     except Exception as error:
         trouble = sentence_of(error)
@@ -91,94 +76,31 @@ def outcome_of(pair: Pair, progress: Progress | None = None) -> Outcome:
 
 def _report(pair: Pair, progress: Progress | None) -> Report:
     raise_for_idle(pair.options())
+    norm = pair.norm
     before = source_of(pair.before, pair.weights)
     after = source_of(pair.after, pair.after_weights, "--after-weights")
     if is_checkpoint(before):
-        return _checkpoints(pair, after)
+        return _checkpoints(pair, norm, after)
     if is_checkpoint(after):
-        after = _converted_with(before, after, pair)
-    return verify(before, after, pair.to, may_differ=pair.may_differ, progress=progress, **pair.options())
+        after = _converted_with(before, after, norm, pair)
+    return verify(before, after, norm, **pair.options() | {"progress": progress})
 
 
-def source_of(model: str, weights: str | None, option: str = "--weights") -> Any:
-    """Return what the library takes: a path as it is, or the module that a factory builds.
-
-    Raises:
-        SelectionError: If a file is given weights.
-        ModelReadError: If the factory or its weights cannot be read.
-    """
-    from normswap.backends.torch.factory import build, is_factory
-
-    if is_factory(model):
-        return build(model, weights)
-    if weights is not None:
-        raise SelectionError(f"{option} is for package.module:factory; the file {model} has its weights in it")
-    return model
-
-
-def is_checkpoint(model: Any) -> bool:
-    """Whether a model is named by a file that holds weights alone."""
-    from normswap.backends.torch.checkpoint import SUFFIXES
-
-    return isinstance(model, str) and os.path.splitext(model)[1] in SUFFIXES
-
-
-def raise_for_idle(given: Mapping[str, Any]) -> None:
-    """Refuse options that would do nothing beside others, as their user would never know.
-
-    Raises:
-        SelectionError: If any of them is given.
-    """
-    if given["shapes"] and given["inputs"]:
-        raise SelectionError("--shape is for generated inputs and does nothing with --inputs; leave one of them out")
-    for name, said in (("inputs", "--inputs"), ("shapes", "--shape"), ("runtimes", "--runtime")):
-        if given[name] and not given["end_to_end"]:
-            raise SelectionError(f"{said} does nothing with --no-end-to-end; leave one of them out")
-    if given.get("tolerance") and not given["end_to_end"]:
-        raise SelectionError("a tolerance is of the end-to-end comparison alone, which was left out; leave it out too")
-
-
-_RUNS = {
-    "inputs": "--inputs",
-    "shapes": "--shape",
-    "drop_statistics": "--drop-statistics",
-    "runtimes": "--runtime",
-    "may_differ": "--may-differ",
-    "for_runtime": "--for",
-    "tolerance": "tolerance",
-}
-
-
-def raise_for_idle_with_checkpoints(given: Mapping[str, Any]) -> None:
-    """Refuse options that would do nothing to a checkpoint, as their user would never know.
-
-    Raises:
-        SelectionError: If any of them is given.
-    """
-    for name, said in _RUNS.items():
-        if given.get(name):
-            raise SelectionError(f"{said} does nothing with a checkpoint, which is not run; leave it out")
-
-
-def _checkpoints(pair: Pair, after: Any) -> Report:
-    from normswap.backends.torch.checkpoint import compare_checkpoints, plan_of, read_checkpoint
-
-    raise_for_idle_with_checkpoints({**pair.options(), "may_differ": pair.may_differ})
+def _checkpoints(pair: Pair, norm: Norm, after: Any) -> Report:
+    raise_for_idle_with_checkpoints(pair.options())
     if not is_checkpoint(after):
         found = after if isinstance(after, str) else "a model"
         raise SelectionError(f"{pair.before} is a checkpoint, which can only be compared with another; found {found}")
-    original = read_checkpoint(pair.before)
-    planned = plan_of(original, make_norm(pair.to, prior=pair.prior, over=pair.over), only=pair.only, skip=pair.skip)
-    return compare_checkpoints(original, read_checkpoint(after), planned)
+    return checkpoints.compare(pair.before, after, norm, only=pair.only, skip=pair.skip)
 
 
-def _converted_with(before: Any, weights: str, pair: Pair) -> Any:
+def _converted_with(before: Any, weights: str, norm: Norm, pair: Pair) -> Any:
     """Return the conversion of a module with the weights of a file, which is then verified like any other."""
     from normswap.backends.torch.factory import load_weights
 
     if isinstance(before, str):
         raise SelectionError(f"{weights} holds weights alone; give BEFORE as package.module:factory")
-    options = pair.options() | {"runtimes": ()}  # which run the weights' own model
-    converted = convert(before, pair.to, **options).model  # the same options, so that it has the same plan
+    options = pair.options(Options) | {"runtimes": ()}  # which run the weights' own model
+    converted = convert(before, norm, **options).model  # the same options, so that it has the same plan
     load_weights(converted, weights)
     return converted

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from normswap.cli.options import options
+from normswap.cli.options import options, options_of
 from normswap.cli.output import echo, prints_aside
+from normswap.cli.pair import Pair
 from normswap.cli.progress import ProgressBar
 from normswap.reports.outcome import DIFFERENT, EQUAL
 
@@ -21,7 +22,7 @@ __all__ = ["recalibrate"]
 @click.option("--inputs", type=click.Path(), metavar="DATA", help="What the statistics are gathered from.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@options("weights")
+@options_of(Pair, "weights")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples in each batch, as in training.")
 @options("scale", "size")
 @click.option("--momentum", type=float, help="Share of the new statistics; without it they replace the old.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from normswap.backends.onnx_graph.graph.model import OnnxModel
-from normswap.cli.pair import is_checkpoint, source_of
+from normswap.cli.source import is_checkpoint, source_of
 from normswap.data import SCALES, batches_of, parse_size
 from normswap.errors import SelectionError
 from normswap.files import check_writable

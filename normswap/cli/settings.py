@@ -1,4 +1,4 @@
-"""Settings: the file of a project that lists its pairs, so that ``normswap verify`` needs no arguments.
+"""Settings: the pairs of a project, so that ``normswap verify`` needs no arguments.
 
 The file is ``normswap.toml``, or ``pyproject.toml`` with the same content under ``[tool.normswap]``:
 
@@ -10,45 +10,35 @@ The file is ``normswap.toml``, or ``pyproject.toml`` with the same content under
     weights = "weights.safetensors"
     after = "generator.onnx"
 
-The keys of a pair are the attributes of ``Pair``, a hyphen for each underscore.
+The keys of a pair are the fields of ``Pair`` and the parameters of targets, a hyphen for each underscore.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from normswap.backends.torch.factory import is_factory
 from normswap.cli.pair import Pair, outcome_of
-from normswap.errors import NormswapError, SelectionError, SettingsError, first_line
-from normswap.norms import NORMS, make_norm
-from normswap.norms.blend import OVER, Over
+from normswap.cli.settings_file import from_here, header, table_of
+from normswap.cli.values import READINGS, Reading, described, of_parameter
+from normswap.errors import NormswapError, SelectionError, SettingsError
+from normswap.norms import NORMS, all_parameters, make_norm
+from normswap.options import option_of
 from normswap.report import Progress
 from normswap.reports.outcome import Outcome
 from normswap.words import nearest
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+__all__ = ["Settings", "keys_of_pairs", "outcomes_of", "read_settings"]
 
-__all__ = ["FILES", "Settings", "find_settings", "outcomes_of", "read_settings"]
-
-_PROJECT = "pyproject.toml"
-FILES = ("normswap.toml", _PROJECT)
-
-_PARAMETERS = ("prior", "over")  # of a target: a default of them is for the pairs whose target takes them
-_DEFAULTS = ("to", *_PARAMETERS, "seed", "tolerance", "runtimes")  # what all pairs of a project may well share
-_MODELS = ("before", "after")  # files, or factories
-_PATHS = (*_MODELS, "weights", "after_weights", "inputs")
+_SHARED = ("seed", "tolerance", "runtimes")  # what all pairs of a project may well have in common
 _ELSEWHERE = {  # what the same thing is called elsewhere, in issues or on the command line -> its key here
     "target": "to",
     "shape": "shapes",
@@ -113,32 +103,6 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.path[:] = before
 
 
-def find_settings(start: Path | None = None) -> Path:
-    """Return the settings file of a folder or of the nearest one above it, up to the root of the repository.
-
-    A ``pyproject.toml`` without ``[tool.normswap]`` is passed over.
-
-    Args:
-        start: The folder; the current one if None.
-
-    Raises:
-        SettingsError: If there is none, or if one folder has two.
-    """
-    start = (start or Path.cwd()).absolute()
-    for folder in (start, *start.parents):
-        found = [path for name in FILES if (path := folder / name).is_file() and _has_settings(path)]
-        if len(found) > 1:
-            raise SettingsError(f"{folder}: {' and '.join(FILES)} both have settings of normswap; keep one of them")
-        if found:
-            return _from_here(found[0])
-        if (folder / ".git").exists():
-            break
-    raise SettingsError(
-        f"no pairs to verify: neither normswap.toml nor a {_PROJECT} with [tool.normswap] is in {start} or above it; "
-        "list the pairs there, or name two models: normswap verify BEFORE AFTER --to TARGET"
-    )
-
-
 def read_settings(path: str | os.PathLike[str]) -> Settings:
     """Read the pairs of a settings file; their relative paths are relative to its folder.
 
@@ -146,15 +110,14 @@ def read_settings(path: str | os.PathLike[str]) -> Settings:
         SettingsError: If the file cannot be read, or anything in it is not what it has to be.
     """
     path = Path(path)
-    table = _table_of(path)
+    table = table_of(path)
     listed = table.pop("pairs", None)
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-        found = "nothing" if listed is None else _kind(listed)
-        raise SettingsError(f"{path}: expected pairs as tables, each under {_header(path)}, found {found}")
+        found = "nothing" if listed is None else described(listed)
+        raise SettingsError(f"{path}: expected pairs as tables, each under {header(path)}, found {found}")
     if not listed:
-        raise SettingsError(f"{path}: lists no pairs; add one under {_header(path)}")
-    _raise_for_unknown(table, _DEFAULTS, str(path))
-    defaults = _read(table, str(path))
+        raise SettingsError(f"{path}: lists no pairs; add one under {header(path)}")
+    defaults = _read(table, _default_keys(), str(path))
     pairs = []
     for number, entry in enumerate(listed, 1):
         name = entry.get("name")
@@ -165,33 +128,47 @@ def read_settings(path: str | os.PathLike[str]) -> Settings:
 
 
 def _pair(entry: Mapping[str, Any], defaults: Mapping[str, Any], where: str, folder: Path) -> Pair:
-    _raise_for_unknown(entry, _TYPES, where)
-    own = _read(entry, where)
+    own = _read(entry, keys_of_pairs(), where)
     given = {**defaults, **own}
-    if given.get("to") in NORMS and not NORMS[given["to"]].parameters:
-        given = {name: value for name, value in given.items() if name in own or name not in _PARAMETERS}
-    for field in fields(Pair):
-        if field.default is MISSING and field.default_factory is MISSING and field.name not in given:
-            raise SettingsError(f"{where}: {_key(field.name)} is missing")
+    for declared in fields(Pair):
+        if declared.default is MISSING and declared.default_factory is MISSING and declared.name not in given:
+            raise SettingsError(f"{where}: {_key(declared.name)} is missing")
+    # A default of a parameter is for the pairs whose target takes it.
+    takes = [parameter.name for parameter in NORMS[given["to"]].takes]
+    parameters = {name: given.pop(name) for name in all_parameters() if name in given}
+    parameters = {name: value for name, value in parameters.items() if name in own or name in takes}
     try:
-        make_norm(given["to"], **{name: given[name] for name in _PARAMETERS if name in given})
+        make_norm(given["to"], **parameters)
     except NormswapError as error:
         raise SettingsError(f"{where}: {error}") from error
-    name = given.get("name", given["after"])
-    placed = {key: _placed(given[key], folder) if key in _PATHS else value for key, value in given.items()}
-    return Pair(**{**placed, "name": name})
+    kinds = {declared.name: option_of(declared).kind for declared in fields(Pair)}
+    placed = {
+        name: _placed(value, folder) if kinds[name] in ("path", "model") else value for name, value in given.items()
+    }
+    return Pair(**{"name": given["after"], **placed}, parameters=parameters)
 
 
-def _read(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the values of known keys, as a Pair takes them, by the names of its attributes."""
+def keys_of_pairs() -> dict[str, Reading]:
+    """Return the keys that a pair has, and how the value of each is read."""
+    own = {_key(one.name): READINGS[kind] for one in fields(Pair) if (kind := option_of(one).kind) is not None}
+    return own | {_key(name): of_parameter(parameter) for name, parameter in all_parameters().items()}
+
+
+def _default_keys() -> dict[str, Reading]:
+    names = map(_key, ("to", *all_parameters(), *_SHARED))
+    return {key: keys_of_pairs()[key] for key in names}
+
+
+def _read(entry: Mapping[str, Any], keys: Mapping[str, Reading], where: str) -> dict[str, Any]:
+    """Return the values of an entry, as a Pair takes them, by the names of its fields."""
+    _raise_for_unknown(entry, keys, where)
     values: dict[str, Any] = {}
     for key, value in entry.items():
         name = key.replace("-", "_")
-        expected, read = _READERS_BY_NAME.get(name) or _READERS[_TYPES[name]]
         try:
-            values[name] = read(value)
+            values[name] = keys[key].read(value)
         except (ValueError, OverflowError):
-            raise SettingsError(f"{where}: {key}: expected {expected}, found {_kind(value)}") from None
+            raise SettingsError(f"{where}: {key}: expected {keys[key].expected}, found {described(value)}") from None
         if name == "to" and values[name] not in NORMS:
             try:
                 make_norm(values[name])
@@ -200,18 +177,19 @@ def _read(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     return values
 
 
-def _raise_for_unknown(entry: Mapping[str, Any], names: Iterable[str], where: str) -> None:
-    keys = [_key(name) for name in names]
+def _raise_for_unknown(entry: Iterable[str], keys: Iterable[str], where: str) -> None:
+    known, all_keys = list(keys), keys_of_pairs()
     for key in entry:
-        if key in keys:
+        if key in known:
             continue
-        if _ELSEWHERE.get(key) in keys:
+        if _ELSEWHERE.get(key) in known:
             raise SettingsError(f"{where}: unknown key {key!r}; it is called {_ELSEWHERE[key]!r} here")
-        if key.replace("_", "-") in map(_key, _TYPES) and key.replace("_", "-") not in keys:
+        if key.replace("_", "-") in all_keys and key.replace("_", "-") not in known:
             raise SettingsError(
-                f"{where}: {key} is of one pair and no default; those are {', '.join(keys)}; move it into the pairs"
+                f"{where}: {key} belongs to one pair and has no default; those that have are {', '.join(known)}; "
+                "move it into the pairs"
             )
-        raise SettingsError(f"{where}: unknown key {key!r}{nearest(key, keys)}; known are {', '.join(keys)}")
+        raise SettingsError(f"{where}: unknown key {key!r}{nearest(key, known)}; known are {', '.join(known)}")
 
 
 def _raise_for_shared_names(pairs: Sequence[Pair], path: Path) -> None:
@@ -229,129 +207,8 @@ def _placed(model: str, folder: Path) -> str:
     """Return a path of the settings as it is found from the current folder; a factory stays as it is."""
     if not (folder / model).exists() and is_factory(model):
         return model
-    return str(_from_here(folder / model))
-
-
-def _from_here(path: Path) -> Path:
-    """Name a file relative to the current folder where it lies below it, as people and annotations have it."""
-    here, path = Path.cwd(), path.absolute()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def _table_of(path: Path) -> dict[str, Any]:
-    """Return the settings in a file, which are a table of a pyproject.toml and the whole of any other."""
-    whole = _toml(path)
-    tool = whole.get("tool", {})
-    inner = tool.get("normswap") if isinstance(tool, dict) else None
-    if path.name != _PROJECT:
-        if inner is not None:
-            raise SettingsError(
-                f"{path}: [tool.normswap] is for {_PROJECT}; here its content is at the top: [[pairs]] and not "
-                "[[tool.normswap.pairs]]"
-            )
-        return whole
-    if inner is None:
-        raise SettingsError(f"{path}: has no [tool.normswap]; list the pairs there")
-    if not isinstance(inner, dict):
-        raise SettingsError(f"{path}: expected [tool.normswap] to be a table, found {_kind(inner)}")
-    return dict(inner)
-
-
-def _has_settings(path: Path) -> bool:
-    if path.name != _PROJECT:
-        return True
-    tool = _toml(path).get("tool")
-    return isinstance(tool, dict) and "normswap" in tool
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        whole: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return whole
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, numbers or nesting beyond what Python takes
-        raise SettingsError(f"{path}: is no TOML: {first_line(error)}") from error
-
-
-def _header(path: Path) -> str:
-    return "[[tool.normswap.pairs]]" if path.name == _PROJECT else "[[pairs]]"
+    return str(from_here(folder / model))
 
 
 def _key(name: str) -> str:
     return name.replace("_", "-")
-
-
-def _kind(value: Any) -> str:
-    """Say what a value is, briefly."""
-    if isinstance(value, dict):
-        return "a table"
-    said = repr(value)
-    return said if len(said) <= 60 else f"{said[:57]}..."
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError
-    return value
-
-
-def _strings(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError
-    return tuple(map(_string, value))
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:  # for Python, true and false are numbers
-        raise ValueError
-    return value
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-        raise ValueError
-    return float(value)
-
-
-def _positive(value: Any) -> float:
-    if _number(value) == 0:
-        raise ValueError
-    return float(value)
-
-
-def _over(value: Any) -> Over:
-    if value not in OVER:
-        raise ValueError
-    return OVER[OVER.index(value)]
-
-
-def _shapes(value: Any) -> dict[str, tuple[int, ...]]:
-    if not isinstance(value, dict):
-        raise ValueError
-    shapes = {}
-    for name, dims in value.items():
-        if not isinstance(dims, list) or not all(type(dim) is int and dim > 0 for dim in dims):
-            raise ValueError
-        shapes[name] = tuple(dims)
-    return shapes
-
-
-_TYPES: dict[str, Any] = get_type_hints(Pair)
-_READERS: dict[Any, tuple[str, Callable[[Any], Any]]] = {  # type of an attribute -> what a file may give, its reader
-    str: ("a string", _string),
-    str | None: ("a string", _string),
-    tuple[str, ...]: ("a list of strings", _strings),
-    bool: ("true or false", _flag),
-    int: ("a whole number, 0 or more", _whole),
-    float | None: ("a number above 0", _positive),
-    Over | None: (" or ".join(map(repr, OVER)), _over),
-    Mapping[str, tuple[int, ...]]: ("a table of shapes, as { x = [1, 3, 256, 256] }", _shapes),
-}
-_READERS_BY_NAME = {"prior": ("a number, 0 or more", _number)}  # where the type does not say it all

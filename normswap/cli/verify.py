@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from normswap.cli.options import COMPARISON, REPORTS, TARGETS, options
+from normswap.cli.options import REPORTS, TARGETS, form_of, options, options_of, parameters_in
 from normswap.cli.output import prints_aside, show
 from normswap.cli.pair import Pair, outcome_of
 from normswap.cli.progress import ProgressBar
-from normswap.cli.settings import Settings, find_settings, outcomes_of, read_settings
+from normswap.cli.settings import Settings, outcomes_of, read_settings
+from normswap.cli.settings_file import find_settings
+from normswap.norms import all_parameters
 from normswap.reports.formats import check_reports
 from normswap.reports.outcome import worst
 from normswap.words import counted
@@ -26,26 +28,19 @@ __all__ = ["verify"]
 @click.argument("after", type=click.Path(), required=False)
 @click.option("--settings", type=click.Path(), metavar="FILE", help="The settings file, instead of the nearest one.")
 @click.option("--pair", "chosen", multiple=True, metavar="GLOB", help="Pairs of the settings to verify; repeatable.")
-@click.option("--to", metavar=f"[{TARGETS}]", help="The target, of BEFORE and AFTER.")
-@options("prior", "over", "weights")
-@click.option("--after-weights", type=click.Path(), metavar="FILE", help="State dict for a factory given as AFTER.")
-@options(
-    "only",
-    "skip",
-    "may_differ",
-    *COMPARISON,
-    "runtime",
-    *REPORTS,
-)
+@click.option("--to", metavar=TARGETS, help="The target, of BEFORE and AFTER.")
+@options_of(Pair)
+@options(*REPORTS)
 @click.pass_context
 def verify(
     context: click.Context,
     /,
     settings: str | None,
     chosen: tuple[str, ...],
-    form: str,
+    form: str | None,
+    as_json: bool,
     reports: tuple[str, ...],
-    **pair: Any,
+    **given: Any,
 ) -> int:
     """Hold the converted model AFTER to the original BEFORE under the target's stated meaning.
 
@@ -55,28 +50,35 @@ def verify(
     Without BEFORE and AFTER, the pairs of the settings file are verified: normswap.toml, or [tool.normswap] of
     pyproject.toml, in this folder or the nearest one above it. The exit code is that of the worst.
     """
+    form = form_of(form, as_json)
     check_reports(reports)
     listed = None if _names_one_pair(context) else _listed(settings, chosen)
-    pairs = [Pair(**pair)] if listed is None else listed.pairs
+    pairs = [_pair(given)] if listed is None else listed.pairs
     check_reports(reports, [model for one in pairs for model in (one.before, one.after)])
     with prints_aside(), ProgressBar() as progress:
-        outcomes = [outcome_of(Pair(**pair), progress)] if listed is None else outcomes_of(listed, progress)
+        outcomes = [outcome_of(_pair(given), progress)] if listed is None else outcomes_of(listed, progress)
     show(outcomes, form, reports)
     return worst(outcomes)
 
 
+def _pair(given: Mapping[str, Any]) -> Pair:
+    own = {declared.name: given[declared.name] for declared in fields(Pair) if declared.name in given}
+    return Pair(**own, parameters=parameters_in(given))
+
+
 def _names_one_pair(context: click.Context) -> bool:
-    """Whether a command names two models, and not a settings file; what goes with the other alone is refused."""
+    """Whether a command names two models rather than a settings file; options of the other case are refused."""
     given = {
         str(parameter.name): parameter
         for parameter in context.command.params
         if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
     }
-    of_pair = [given[field.name] for field in fields(Pair) if field.name in given]
+    names = [*(declared.name for declared in fields(Pair)), *all_parameters()]
+    of_pair = [given[name] for name in names if name in given]
     if "before" not in given:
         if of_pair:
             raise click.UsageError(
-                f"{_spelled(of_pair[0])} is for BEFORE and AFTER; without them the settings file says it of each pair"
+                f"{_spelled(of_pair[0])} is for BEFORE and AFTER; without them the settings file has it for each pair"
             )
         return False
     if "after" not in given:
@@ -85,7 +87,7 @@ def _names_one_pair(context: click.Context) -> bool:
         raise click.UsageError("Missing option '--to'")
     for name in ("settings", "chosen"):
         if name in given:
-            raise click.UsageError(f"{_spelled(given[name])} does nothing beside BEFORE and AFTER; leave it out")
+            raise click.UsageError(f"{_spelled(given[name])} does nothing with BEFORE and AFTER; leave it out")
     return True
 
 

@@ -523,7 +523,7 @@ TROUBLE: dict[str, tuple[str, str]] = {  # a command, and what its one line says
     "weights after a file": ("verify model.onnx g.pth --to instance", "give BEFORE as package.module:factory"),
     "a file after weights": ("verify g.pth model.onnx --to instance", "can only be compared with another; found model"),
     "a factory after weights": ("verify g.pth networks:generator --to instance", "with another; found a model"),
-    "weights that become an export": ("convert g.pth --to instance -o o.onnx", "an export takes the model's code"),
+    "weights that become an export": ("convert g.pth --to instance -o o.onnx", "an export needs the model's code"),
     "weights without BatchNorm": ("convert idle.pth --to instance -o o.pth", "no BatchNorm was found"),
     "inputs of weights": ("convert g.pth --to instance -o o.pth --inputs x.npz", "--inputs does nothing with a check"),
     "a shape of weights": ("inspect g.pth --shape x=1x3x8x8", "--shape does nothing with a checkpoint"),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,8 +21,11 @@ from normswap import SettingsError
 from normswap.backends.torch.factory import build
 from normswap.cli import main
 from normswap.cli.pair import Pair
-from normswap.cli.settings import FILES, outcomes_of, read_settings
-from normswap.norms.blend import Over
+from normswap.cli.settings import keys_of_pairs, outcomes_of, read_settings
+from normswap.cli.settings_file import FILES
+from normswap.norms import all_parameters
+from normswap.norms.rounding import Tolerance
+from normswap.options import Kind, option_of
 
 GOOD = '[[pairs]]\nbefore = "model.onnx"\nafter = "instance.onnx"\nto = "instance"\n'
 WRONG = '[[pairs]]\nbefore = "model.onnx"\nafter = "model.onnx"\nto = "instance"\n'
@@ -211,24 +214,28 @@ def test_a_factory_is_found_from_the_folder_of_the_settings(
 # --------------------------------------------------------------------------------------------- what it may say
 
 
-SAMPLES: Mapping[Any, tuple[str, Any]] = {  # type of an attribute -> a value as a file has it, and as a Pair has it
-    str: ('"instance"', "instance"),
-    str | None: ('"a.npz"', "a.npz"),
-    tuple[str, ...]: ('["a*", "b"]', ("a*", "b")),
-    bool: ("true", True),
-    int: ("7", 7),
-    float | None: ("32", 32.0),
-    Over | None: ('"batch"', "batch"),
-    Mapping[str, tuple[int, ...]]: ("{ x = [1, 3, 8, 8] }", {"x": (1, 3, 8, 8)}),
+SAMPLES: Mapping[Kind, tuple[str, Any]] = {  # kind of an option -> a value as a file has it, and as a Pair has it
+    "text": ('"a name"', "a name"),
+    "target": ('"blend"', "blend"),  # which takes every parameter that there is
+    "model": ('"a.onnx"', "a.onnx"),
+    "path": ('"a.npz"', "a.npz"),
+    "names": ('["a*", "b"]', ("a*", "b")),
+    "flag": ("true", True),
+    "whole": ("7", 7),
+    "margin": ("32", Tolerance(margin=32.0)),
+    "shapes": ("{ x = [1, 3, 8, 8] }", {"x": (1, 3, 8, 8)}),
 }
 
 
-def test_every_attribute_of_a_pair_has_a_key() -> None:
-    samples = {name: SAMPLES[hint] for name, hint in get_type_hints(Pair).items()}
-    samples["to"] = ('"blend"', "blend")  # which takes every parameter that there is
-    text = "".join(f"{name.replace('_', '-')} = {said}\n" for name, (said, _) in samples.items())
-    (pair,) = read_settings(write(f"[[pairs]]\n{text}")).pairs
-    assert pair == Pair(**{name: value for name, (_, value) in samples.items()})
+def test_every_option_of_a_pair_has_a_key() -> None:
+    kinds = {declared.name: option_of(declared).kind for declared in fields(Pair)}
+    samples = {name: SAMPLES[kind] for name, kind in kinds.items() if kind is not None}
+    assert kinds.keys() - samples.keys() == {"progress", "parameters"}, "an option for Python alone"
+    text = "".join(f"{name.replace('_', '-')} = {value}\n" for name, (value, _) in samples.items())
+    (pair,) = read_settings(write(f"[[pairs]]\n{text}prior = 32\nover = 'batch'\n")).pairs
+    values = {name: value for name, (_, value) in samples.items()}
+    assert pair == Pair(**values, parameters={"prior": 32.0, "over": "batch"})
+    assert all_parameters().keys() == pair.parameters.keys()
 
 
 def test_what_is_not_said_is_as_on_the_command_line() -> None:
@@ -240,17 +247,17 @@ def test_pairs_inherit_defaults_and_override_them() -> None:
     other = GOOD.replace('to = "instance"', 'name = "other"\nto = "population"\nseed = 4\ntolerance = 2.5')
     text = 'to = "batch-stat"\nseed = 3\ntolerance = 8\n' + GOOD.replace('to = "instance"\n', "") + other
     inherits, overrides = read_settings(write(text)).pairs
-    assert (inherits.to, inherits.seed, inherits.tolerance) == ("batch-stat", 3, 8.0)
-    assert (overrides.to, overrides.seed, overrides.tolerance) == ("population", 4, 2.5)
+    assert (inherits.to, inherits.seed, inherits.tolerance) == ("batch-stat", 3, Tolerance(margin=8.0))
+    assert (overrides.to, overrides.seed, overrides.tolerance) == ("population", 4, Tolerance(margin=2.5))
 
 
 def test_parameters_are_inherited_by_the_pairs_whose_target_takes_them() -> None:
     pairs = "".join(GOOD.replace('to = "instance"', f'name = "{to}"\nto = "{to}"') for to in ("blend", "instance"))
     blend, instance = read_settings(write('prior = 0\nover = "batch"\n' + pairs)).pairs
-    assert (blend.to, blend.prior, blend.over) == ("blend", 0.0, "batch")
-    assert (instance.to, instance.prior, instance.over) == ("instance", None, None)
+    assert (blend.to, blend.parameters) == ("blend", {"prior": 0.0, "over": "batch"})
+    assert (instance.to, instance.parameters) == ("instance", {})
     (own,) = read_settings(write('to = "blend"\nprior = 16\n' + GOOD.replace('to = "instance"', "prior = 2.5"))).pairs
-    assert (own.prior, own.over) == (2.5, None)
+    assert own.parameters == {"prior": 2.5}
 
 
 def test_absolute_paths_stay_and_relative_ones_are_of_the_folder(folder: Path) -> None:
@@ -262,16 +269,19 @@ def test_absolute_paths_stay_and_relative_ones_are_of_the_folder(folder: Path) -
 
 
 BAD: dict[str, tuple[str, str]] = {  # what the file holds, and what the sentence says
-    "no TOML": ("pairs = [", "normswap.toml: is no TOML: "),
+    "no TOML": ("pairs = [", "normswap.toml: is not valid TOML: "),
     "no pairs": ('to = "instance"', "expected pairs as tables, each under [[pairs]], found nothing"),
     "an empty list": ("pairs = []", "normswap.toml: lists no pairs"),
     "one table": ("[pairs]\nbefore = 'a'", "each under [[pairs]], found a table"),
     "a list of words": ("pairs = ['a']", "each under [[pairs]], found ['a']"),
     "as in pyproject.toml": (as_project(GOOD), "here its content is at the top: [[pairs]]"),
     "unknown at the top": ("sed = 1\n" + GOOD, "normswap.toml: unknown key 'sed'; the nearest is 'seed'"),
-    "no default": ("only = ['a']\n" + GOOD, "only is of one pair and no default; those are to, prior, over, seed"),
+    "no default": (
+        "only = ['a']\n" + GOOD,
+        "only belongs to one pair and has no default; those that have are to, prior, over, seed",
+    ),
     "unknown": (GOOD + "wieghts = 'w'", "pair 1: unknown key 'wieghts'; the nearest is 'weights'"),
-    "unknown, far off": (GOOD + "zzzz = 'w'", "pair 1: unknown key 'zzzz'; known are before, after, to, name"),
+    "unknown, far off": (GOOD + "zzzz = 'w'", "pair 1: unknown key 'zzzz'; known are before, after, to, inputs"),
     "with an underscore": (GOOD + "after_weights = 'w'", "'after_weights'; the nearest is 'after-weights'"),
     "called otherwise": (GOOD.replace("to =", "target ="), "unknown key 'target'; it is called 'to' here"),
     "as the option": (GOOD + "no-end-to-end = true", "unknown key 'no-end-to-end'; it is called 'end-to-end'"),
@@ -322,7 +332,7 @@ def test_bad_settings_in_a_project_name_its_table(refused: Refused) -> None:
     assert "no pairs to verify" in refused("verify")
     assert "has no [tool.normswap]" in refused("verify", "--settings", "pyproject.toml")
     Path("pyproject.toml").write_bytes(b"\xff")
-    assert "is no TOML: 'utf-8' codec" in refused("verify")
+    assert "is not valid TOML: 'utf-8' codec" in refused("verify")
     assert "cannot be read: No such file" in refused("verify", "--settings", "lost.toml")
     assert "cannot be read: Is a directory" in refused("verify", "--settings", "sub")
 
@@ -333,9 +343,8 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(Pair)])
-def test_whatever_a_key_is_given_it_is_read_or_refused(field: str) -> None:
-    key = field.replace("_", "-")
+@pytest.mark.parametrize("key", keys_of_pairs())
+def test_whatever_a_key_is_given_it_is_read_or_refused(key: str) -> None:
     others = "".join(f"{name} = 'instance'\n" for name in ("before", "after", "to") if name != key)
     said = []
     for value in VALUES:
@@ -361,7 +370,7 @@ OF_ONE_PAIR = [
 def test_an_option_of_one_pair_is_refused_beside_settings(option: str, refused: Refused) -> None:
     write(GOOD)
     said = refused("verify", *option.split())
-    assert "is for BEFORE and AFTER; without them the settings file says it of each pair" in said
+    assert "is for BEFORE and AFTER; without them the settings file has it for each pair" in said
     assert option.split()[0] in said
 
 
@@ -369,7 +378,7 @@ def test_an_option_of_one_pair_is_refused_beside_settings(option: str, refused: 
 def test_an_option_of_settings_is_refused_beside_a_pair(option: str, refused: Refused) -> None:
     write(GOOD)
     said = refused("verify", "model.onnx", "instance.onnx", "--to", "instance", *option.split())
-    assert f"{option.split()[0]} does nothing beside BEFORE and AFTER" in said
+    assert f"{option.split()[0]} does nothing with BEFORE and AFTER" in said
 
 
 def test_half_a_pair_is_refused(refused: Refused) -> None:
@@ -416,7 +425,7 @@ def test_tolerance_is_a_multiple_of_the_noise_floor_and_is_told(capsys: pytest.C
 def test_a_tolerance_that_would_do_nothing_is_trouble(capsys: pytest.CaptureFixture[str]) -> None:
     write(GOOD + "tolerance = 32\nend-to-end = false\n")
     assert main(["verify"]) == 2
-    assert "a tolerance is of the end-to-end comparison alone" in capsys.readouterr().err
+    assert "the tolerance applies to the end-to-end comparison only" in capsys.readouterr().err
 
 
 def test_inputs_are_those_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:

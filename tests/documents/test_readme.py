@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from support import ROOT
 from support.readers.readme import README, blocks, commands
 
 from normswap.cli import command, main
-from normswap.cli.pair import Pair
+from normswap.cli.settings import keys_of_pairs
 
 
 @pytest.fixture
@@ -114,12 +113,8 @@ def test_settings_in_the_example_hold(workplace: Path, capsys: pytest.CaptureFix
 
 def test_every_key_of_a_pair_is_told() -> None:
     section = README.read_text().partition("## In CI")[2].partition("\n## ")[0]
-    for field in fields(Pair):
-        assert re.search(rf"^{key(field.name)} = |`{key(field.name)}( = \w+)?`", section, re.MULTILINE), field.name
-
-
-def key(name: str) -> str:
-    return name.replace("_", "-")
+    for key in keys_of_pairs():
+        assert re.search(rf"^{key} = |`{key}( = \w+)?`", section, re.MULTILINE), key
 
 
 def test_what_the_ci_examples_name_is_there() -> None:
