@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
@@ -11,7 +11,7 @@ from normswap.layer import Array
 
 __all__ = ["Condition", "Graph", "Key", "Node"]
 
-Key: TypeAlias = Hashable
+Key: TypeAlias = tuple[tuple[str, ...], str]  # the path of the graph that defines a value, and its name there
 Condition: TypeAlias = tuple[Key, bool]  # a value that decides between the branches of an If, and which way
 
 

@@ -136,7 +136,9 @@ def _heads(reader: Reader, names: list[Key], found: Mapping[Key, Hit]) -> list[H
         while True:
             used.add(chain[-1])
             following = _following(graph, chain[-1])
-            if following not in found or (is_whole(found[chain[-1]].form) and not is_whole(found[following].form)):
+            if following is None or following not in found:
+                break
+            if is_whole(found[chain[-1]].form) and not is_whole(found[following].form):
                 break
             chain.append(following)
         used.update(key for key in _reached(graph, name, found) if key in found)
@@ -159,9 +161,10 @@ def _reached(graph: Graph, start: Key, among: Mapping[Key, Hit]) -> set[Key]:
     pending = [start]
     while pending:
         for user in graph.users(pending.pop()):
-            if user.output in among and user.output not in reached:
-                reached.add(user.output)
-                pending.append(user.output)
+            output = user.output
+            if output is not None and output in among and output not in reached:
+                reached.add(output)
+                pending.append(output)
     return reached
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from normswap.algebra.errors import TooLargeError, UnreadableError
 from normswap.algebra.expressions import HALF, Expr, Parameter
@@ -124,11 +124,10 @@ def _is_anchor(graph: Graph, node: Node) -> bool:
 
 def _best(graph: Graph, rules: Rules, anchor: Node, bounds: Bounds) -> tuple[Key, list[Hit]]:
     """Return the x that an anchor is best read over, with what is found over it."""
+    assert anchor.output is not None, "an anchor has an output"
     best: list[Hit] = []
     weak: list[Hit] = []
-    best_x: Key = None
-    weak_x: Key = None
-    last: Key = None
+    best_x = weak_x = last = anchor.output
     for x in _candidates(graph, rules, anchor, bounds):
         if best and (best[0].form.kind == "stored" or not _is_laid_out_from(graph, last, x)):
             break
@@ -230,7 +229,7 @@ def _held(value: Expr) -> Held:
         if len(monomial) == 1 and factor == 1:
             ((atom, power),) = monomial
             if isinstance(atom, Parameter) and power == 1:
-                return atom.name
+                return cast(Key, atom.name)  # since it was read from a graph
     number = plain(value)
     return number.constant if number.is_number else None
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import onnx
 
@@ -18,9 +18,7 @@ from normswap.backends.onnx_graph.graph.scopes import Origin, Scope, first_outpu
 from normswap.backends.onnx_graph.graph.shapes import dims_of, spelled
 from normswap.layer import Array
 
-__all__ = ["GraphView", "ValueKey"]
-
-ValueKey: TypeAlias = tuple[tuple[str, ...], str]  # the path of the scope that defines a value, and its name there
+__all__ = ["GraphView"]
 
 _LARGEST = 1 << 22  # elements of a constant that is read
 _FURTHEST = 40  # values that a rank is followed through
@@ -70,7 +68,7 @@ class GraphView:
 
     def place(self, key: Key) -> Origin:
         """Return what a key stands for in the model."""
-        path, name = cast(ValueKey, key)
+        path, name = key
         return self._scopes[path].resolve(name)
 
     def source(self, node: Node) -> tuple[Scope, onnx.NodeProto]:
