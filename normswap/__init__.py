@@ -23,6 +23,7 @@ from normswap.norms.rounding import Tolerance
 from normswap.plan import Kept, Plan
 from normswap.recalibration import Moved, Recalibration, recalibrate
 from normswap.report import Check, Report
+from normswap.version import __version__ as __version__
 
 __all__ = [
     "NORMS",
@@ -59,5 +60,3 @@ __all__ = [
     "save",
     "verify",
 ]
-
-__version__ = "0.1.0"

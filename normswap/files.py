@@ -1,8 +1,9 @@
-"""Write a file whole or not at all, and never over what it came from."""
+"""Files: written whole or not at all, and never over what they came from; and words that name a factory instead."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -16,9 +17,15 @@ from normswap.errors import ModelWriteError
 if sys.platform != "win32":  # where what a killed run has left stays
     import fcntl
 
-__all__ = ["as_write_error", "check_folder", "check_writable", "folder_beside", "write_whole"]
+__all__ = ["as_write_error", "check_folder", "check_writable", "folder_beside", "is_factory", "write_whole"]
 
 _PREFIX = ".normswap-"
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def is_factory(model: str) -> bool:
+    """Whether a word names a factory, ``package.module:name``, and not a file that exists."""
+    return _FACTORY.fullmatch(model) is not None and not Path(model).exists()
 
 
 def check_writable(path: str | os.PathLike[str], sources: Iterable[Path], *, force: bool) -> None:

@@ -13,7 +13,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["counted", "json_number", "nearest", "shared", "shortened", "some", "visible", "written"]
+__all__ = [
+    "counted",
+    "json_number",
+    "nearest",
+    "shared",
+    "short_number",
+    "shortened",
+    "some",
+    "three_digits",
+    "visible",
+    "written",
+]
 
 _NAMED = 3  # names that are listed before the rest is counted
 _Reason = TypeVar("_Reason")
@@ -99,3 +110,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def json_number(value: float | None) -> float | str | None:
     """Return a number as JSON can hold it: a string where it is NaN or infinite."""
     return value if value is None or math.isfinite(value) else str(value)
+
+
+def short_number(value: float | None) -> str:
+    """Return a number for a table: two digits, and an exponent only where it is needed; empty for None.
+
+    >>> short_number(12345.6), short_number(0.000123), short_number(float("inf"))
+    ('12,346', '0.00012', '∞')
+    """
+    if value is None:
+        return ""
+    if math.isinf(value):
+        return "∞"
+    return f"{value:,.0f}" if 10 <= value < 1e5 else f"{value:.2g}"
+
+
+def three_digits(value: float | None) -> str:
+    """Return a number for a table: three digits; a question mark for NaN, empty for None."""
+    return "" if value is None else "?" if math.isnan(value) else f"{value:.3g}"

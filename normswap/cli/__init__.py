@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import click
 
-import normswap
 from normswap.cli.convert import convert
 from normswap.cli.crash_guard import exit_guarded
 from normswap.cli.diagnose import diagnose
@@ -20,6 +19,7 @@ from normswap.cli.verify import verify
 from normswap.errors import sentence_of
 from normswap.norms import NORMS
 from normswap.reports.outcome import INTERRUPTED, TROUBLE
+from normswap.version import __version__
 
 __all__ = ["main", "run"]
 
@@ -75,7 +75,7 @@ Exit codes: 0 equal, 1 different, 2 trouble (usage, unreadable, refused, does no
     context_settings={"help_option_names": ["-h", "--help"]},
     help=_HELP.format(targets="\n".join(f"  {norm.name:<11} {norm.meaning}" for norm in NORMS.values())),
 )
-@click.version_option(normswap.__version__, prog_name="normswap")
+@click.version_option(__version__, prog_name="normswap")
 def command() -> None:
     """Gather the commands."""
 

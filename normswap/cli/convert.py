@@ -13,7 +13,7 @@ import normswap
 from normswap.cli import checkpoints
 from normswap.cli.idle import raise_for_idle, raise_for_idle_with_checkpoints
 from normswap.cli.options import REPORTS, form_of, options, options_of, parameters_in
-from normswap.cli.output import prints_aside, show
+from normswap.cli.output import prints_aside, show_outcomes
 from normswap.cli.pair import Pair
 from normswap.cli.progress import ProgressBar
 from normswap.cli.source import is_checkpoint, source_of
@@ -22,7 +22,7 @@ from normswap.files import check_writable
 from normswap.norms import make_norm
 from normswap.options import Converting
 from normswap.report import Progress
-from normswap.reports.formats import check_reports
+from normswap.reports.files import check_reports
 from normswap.reports.outcome import Outcome
 from normswap.words import counted
 
@@ -54,7 +54,7 @@ def convert(
     factory's model the suffix of OUT selects weights (.pth, .safetensors) or an export (.onnx, .pt2).
     """
     form = form_of(form, as_json)
-    check_reports(reports, [model])
+    check_reports("convert", form, reports, [model])
     report, written, trouble = None, None, ""
     try:
         with prints_aside(), ProgressBar() as progress:
@@ -64,7 +64,7 @@ def convert(
     outcome = Outcome(output, model, output, to, report, trouble, None if written is None else str(written))
     if report is not None and form == "text":
         click.echo(f"{counted(len(report.planned), 'BatchNorm layer')} -> {to}: {report.meaning}")
-    show([outcome], form, reports)
+    show_outcomes([outcome], "convert", form, reports)
     if written and form == "text":
         click.echo(f"wrote {written}")
     if report is not None and not report.ok:

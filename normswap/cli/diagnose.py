@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 import normswap
-from normswap.cli.options import options, options_of
-from normswap.cli.output import prints_aside
+from normswap.cli.options import REPORTS, form_of, options, options_of
+from normswap.cli.output import prints_aside, show
 from normswap.cli.pair import Pair
 from normswap.cli.progress import ProgressBar
 from normswap.cli.source import source_of
 from normswap.data import SCALES, parse_size
+from normswap.reports.diagnosis import diagnosed
+from normswap.reports.files import check_reports
 from normswap.reports.outcome import EQUAL, INTERRUPTED
 
 __all__ = ["diagnose"]
@@ -28,8 +28,8 @@ __all__ = ["diagnose"]
     "--batch-size", multiple=True, type=click.IntRange(min=1), help="Samples of batch statistics; repeatable."
 )
 @options("scale", "size")
-@click.option("-o", "--output", type=click.Path(), metavar="REPORT.html", help="Write a page, too.")
-@options("json")
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Like --report FILE; also prints its name.")
+@options(*REPORTS)
 def diagnose(
     model: str,
     inputs: str,
@@ -40,17 +40,18 @@ def diagnose(
     scale: str | None,
     size: str | None,
     output: str | None,
+    form: str | None,
     as_json: bool,
+    reports: tuple[str, ...],
 ) -> int:
     """Say what eval mode costs MODEL on these data, and which fix is right.
 
     MODEL is an .onnx file or package.module:factory. DATA is an .npz of arrays by input name, an .npy, or a folder of
     those or of PNG or JPEG images. Without --targets, train mode is taken for what is right.
     """
-    from normswap.diagnosis.output import check_page, write_page
-
-    if output is not None:
-        check_page(output, [model, inputs, *filter(None, (targets, weights))])
+    form = form_of(form, as_json)
+    reports = (*reports, *filter(None, [output]))
+    check_reports("diagnose", form, reports, [model, inputs, *filter(None, (targets, weights))])
     with prints_aside(), ProgressBar() as progress:
         found = normswap.diagnose(
             source_of(model, weights),
@@ -62,9 +63,7 @@ def diagnose(
             size=parse_size(size) if size else None,
             progress=progress,
         )
-    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else found.to_text())
-    if output is not None:
-        write_page(found, model, output)
-        if not as_json:
-            click.echo(f"wrote {output}")
+    show(diagnosed(found, model), form, reports)
+    if output is not None and form == "text":
+        click.echo(f"wrote {output}")
     return EQUAL if found.complete else INTERRUPTED

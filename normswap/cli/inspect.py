@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -12,15 +11,16 @@ import click
 from normswap.backends.look import look
 from normswap.backends.torch.checkpoint import layers_in, read_checkpoint
 from normswap.cli.idle import raise_for_idle_with_checkpoints
-from normswap.cli.inspection import inspection, listing
-from normswap.cli.options import TARGETS, options, options_of, parameters_in
-from normswap.cli.output import console, prints_aside
+from normswap.cli.options import REPORTS, TARGETS, form_of, options, options_of, parameters_in
+from normswap.cli.output import prints_aside, show
 from normswap.cli.pair import Pair
 from normswap.cli.source import is_checkpoint, source_of
 from normswap.layer import NormLayer
 from normswap.norms import Norm, all_parameters, make_norm
 from normswap.options import Planning, Scope, keywords_of
 from normswap.plan import Plan, make_plan
+from normswap.reports.files import check_reports
+from normswap.reports.inspection import inspected
 from normswap.reports.outcome import EQUAL
 
 __all__ = ["inspect"]
@@ -31,13 +31,23 @@ __all__ = ["inspect"]
 @click.option("--to", metavar=TARGETS, help="Show what converting to this target would change.")
 @options_of(Planning)
 @options_of(Pair, "weights")
-@options("json")
-def inspect(model: str, to: str | None, weights: str | None, as_json: bool, **given: Any) -> int:
+@options(*REPORTS)
+def inspect(
+    model: str,
+    to: str | None,
+    weights: str | None,
+    form: str | None,
+    as_json: bool,
+    reports: tuple[str, ...],
+    **given: Any,
+) -> int:
     """List the BatchNorm layers of MODEL, and what a conversion would do (a dry run).
 
     MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors). With --inputs or
     --shape a factory's model is run once, so that the shapes of its layers are known.
     """
+    form = form_of(form, as_json)
+    check_reports("inspect", form, reports, [model, *filter(None, (weights, given["inputs"]))])
     parameters = parameters_in(given)
     if to is None and (parameters or any(given[name] for name in ("only", "skip", "for_runtime"))):
         names = ", ".join(["--only", "--skip", "--for", *(f"--{name}" for name in all_parameters())])
@@ -46,12 +56,7 @@ def inspect(model: str, to: str | None, weights: str | None, as_json: bool, **gi
     scope = Scope(**{declared.name: given[declared.name] for declared in fields(Scope)})
     with prints_aside():
         layers, planned, remarks = _inspected(source_of(model, weights), norm, scope, given["for_runtime"])
-    if as_json:
-        click.echo(json.dumps(inspection(model, layers, planned, remarks), indent=2))
-    else:
-        to_console = console()
-        for line in listing(layers, planned, remarks):
-            to_console.print(line)
+    show(inspected(model, layers, planned, remarks), form, reports)
     return EQUAL
 
 

@@ -19,7 +19,7 @@ __all__ = ["REPORTS", "TARGETS", "form_of", "options", "options_of", "parameters
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 TARGETS = f"[{'|'.join(NORMS)}]"
-REPORTS = ("format", "json as format", "report")
+REPORTS = ("format", "json", "report")
 
 
 def options(*names: str) -> Decorator:
@@ -30,14 +30,13 @@ def options(*names: str) -> Decorator:
             "--scale", type=click.Choice(list(SCALES)), help="The values of black and white in images for the model."
         ),
         "size": click.option("--size", metavar="WxH", help="Resize images to this size."),
-        "json": click.option("--json", "as_json", is_flag=True, help="Print it as JSON."),
         "format": click.option(
             "--format", "form", type=click.Choice(list(FORMATS)), help="How the report is printed.  [default: text]"
         ),
-        "json as format": click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
+        "json": click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
         "report": click.option(
             "--report", "reports", type=click.Path(), multiple=True, metavar="FILE",
-            help=f"Write the report to a file, too: {', '.join(filter(None, FORMATS.values()))}. Repeatable.",
+            help=f"Write the report to a file, too: {', '.join(of.suffix for of in FORMATS.values() if of.suffix)}. Repeatable.",
         ),
     }  # fmt: skip
     return _together([known[name] for name in names])

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import click
 
-from normswap.reports.formats import render, time_stamp, write_reports
+from normswap.reports.document import Document
+from normswap.reports.files import write_reports
+from normswap.reports.formats import render, text, time_stamp
 from normswap.reports.outcome import TROUBLE, Outcome
+from normswap.reports.verification import verification
 from normswap.words import visible
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-__all__ = ["console", "echo", "is_terminal", "prints_aside", "show", "trouble"]
+__all__ = ["is_terminal", "prints_aside", "show", "show_outcomes", "trouble"]
 
 _STYLES: dict[str, dict[str, Any]] = {
     "PASS": {"fg": "green", "bold": True},
@@ -42,29 +44,36 @@ def prints_aside() -> contextlib.redirect_stdout[TextIO]:
     return contextlib.redirect_stdout(sys.stderr)
 
 
-def echo(text: str) -> None:
-    """Print lines, those that are verdicts in colour on a terminal."""
-    for line in text.splitlines():
-        style = next((style for word, style in _STYLES.items() if line.startswith(word)), None)
-        click.secho(line, **style) if style and is_terminal(sys.stdout) else click.echo(line)
+def show(document: Document, form: str, reports: Sequence[str], troubles: Sequence[str] = ()) -> None:
+    """Print what a command found, and write the reports that were asked for.
 
-
-def show(outcomes: Sequence[Outcome], form: str, reports: Sequence[str]) -> None:
-    """Print the outcomes, write the reports that were asked for, and name trouble where trouble is looked for."""
+    Args:
+        document: What it found.
+        form: The format in which it is printed.
+        reports: Files to write.
+        troubles: What kept it from finding more, for standard error.
+    """
     created = time_stamp()
-    if form != "text":
-        click.echo(render(form, outcomes, created), nl=False)
-    elif len(outcomes) > 1 or outcomes[0].report is not None:
-        echo(render(form, outcomes, created))
-    for outcome in outcomes:
-        if outcome.trouble:
-            trouble(f"{outcome.name}: {outcome.trouble}" if len(outcomes) > 1 else outcome.trouble)
-    write_reports(reports, outcomes, created)
+    if form == "text" and troubles and len(document.sections) == 1:
+        pass  # there is nothing else to print
+    elif form == "text" and is_terminal(sys.stdout):
+        _echo(text.written(document, shutil.get_terminal_size().columns, styled="NO_COLOR" not in os.environ))
+    else:
+        click.echo(render(form, document, created), nl=False)
+    for sentence in troubles:
+        trouble(sentence)
+    write_reports(reports, document, created)
 
 
-def console() -> Console:
-    """Return what prints tables of layers."""
-    from rich.console import Console
+def show_outcomes(outcomes: Sequence[Outcome], command: str, form: str, reports: Sequence[str]) -> None:
+    """Show how pairs of models came out."""
+    named = len(outcomes) > 1
+    troubles = [f"{of.name}: {of.trouble}" if named else of.trouble for of in outcomes if of.trouble]
+    show(verification(outcomes, command), form, reports, troubles)
 
-    # Into a file or a pipe, wide enough that names and reasons are not broken.
-    return Console(width=None if is_terminal(sys.stdout) else 200, highlight=False, emoji=False, markup=False)
+
+def _echo(written: str) -> None:
+    """Print lines, the verdicts among them in colour."""
+    for line in written.splitlines():
+        style = next((style for word, style in _STYLES.items() if line.startswith(word)), None)
+        click.secho(line, **style) if style else click.echo(line)

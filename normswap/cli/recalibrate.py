@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from normswap.cli.options import options, options_of
-from normswap.cli.output import echo, prints_aside
+from normswap.cli.options import REPORTS, form_of, options, options_of
+from normswap.cli.output import prints_aside, show
 from normswap.cli.pair import Pair
 from normswap.cli.progress import ProgressBar
-from normswap.reports.outcome import DIFFERENT, EQUAL
+from normswap.recalibration.report import Gathered, Recalibration
+from normswap.reports.document import Document
+from normswap.reports.files import check_reports
+from normswap.reports.recalibration import gathered, recalibrated
 
 __all__ = ["recalibrate"]
 
@@ -31,7 +33,7 @@ __all__ = ["recalibrate"]
 @click.option("--skip", multiple=True, metavar="GLOB", help="Layers to leave; repeatable.")
 @click.option("--shard", metavar="I/N", help="Take every N-th batch, and write moments (.npz) that --merge takes.")
 @click.option("--merge", is_flag=True, help="Finish with the moments of all shards, given after MODEL.")
-@options("json")
+@options(*REPORTS)
 def recalibrate(
     model: str,
     shards: tuple[str, ...],
@@ -39,7 +41,9 @@ def recalibrate(
     output: str,
     force: bool,
     weights: str | None,
+    form: str | None,
     as_json: bool,
+    reports: tuple[str, ...],
     shard: str | None,
     merge: bool,
     **options: Any,
@@ -53,17 +57,21 @@ def recalibrate(
     from normswap.cli.recalibration import Asked, carried_out
     from normswap.recalibration.processes import process_group, rank_and_size
 
+    form = form_of(form, as_json)
+    check_reports("recalibrate", form, reports, [model, *shards, *filter(None, (inputs, weights))])
     asked = Asked(model, output, weights, inputs, shards=shards, shard=shard, merge=merge, force=force, **options)
     with process_group():
         first = rank_and_size()[0] == 0
         with prints_aside(), ProgressBar() as progress:
             done = carried_out(asked, progress if first else None)
         if not first:
-            return EQUAL if done.ok else DIFFERENT
-    if as_json:
-        click.echo(json.dumps(done.to_dict(), indent=2))
-    else:
-        echo(done.to_text())
-        if done.written:
-            click.echo(f"wrote {done.written}")
-    return EQUAL if done.ok else DIFFERENT
+            return _document(done, model).exit_code
+    document = _document(done, model)
+    show(document, form, reports)
+    if done.written and form == "text":
+        click.echo(f"wrote {done.written}")
+    return document.exit_code
+
+
+def _document(done: Recalibration | Gathered, model: str) -> Document:
+    return gathered(done, model) if isinstance(done, Gathered) else recalibrated(done, model)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from normswap.backends.onnx_graph.graph.model import OnnxModel
 from normswap.cli.source import is_checkpoint, source_of
 from normswap.data import SCALES, batches_of, parse_size
 from normswap.errors import SelectionError
 from normswap.files import check_writable
-from normswap.recalibration.gathering import Seen, gathered
+from normswap.recalibration.gathering import gathered
+from normswap.recalibration.report import Gathered, Recalibration
 from normswap.recalibration.run import recalibrate, recalibrate_with
 from normswap.recalibration.selection import Selection, check_output, selection
 from normswap.recalibration.shards import Shard, merge_shards, parse_shard, write_shard
 from normswap.report import Progress
 from normswap.statistics.collect import gathering_backend
-from normswap.words import counted
 
-__all__ = ["Asked", "Done", "Gathered", "carried_out"]
+__all__ = ["Asked", "carried_out"]
 
 
 @dataclass(frozen=True)
@@ -61,63 +61,7 @@ class Asked:
     force: bool = False
 
 
-class Done(Protocol):
-    """What came of it."""
-
-    @property
-    def written(self) -> Path | None:
-        """The file that was written."""
-        ...
-
-    @property
-    def ok(self) -> bool:
-        """Whether it is as it should be."""
-        ...
-
-    def to_text(self) -> str:
-        """Return it for people."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it for machines."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Gathered:
-    """The moments of a shard, written to a file.
-
-    Attributes:
-        shard: ``i/n``.
-        seen: What was gathered.
-        written: The file.
-        ok: Always; trouble is an error.
-    """
-
-    shard: str
-    seen: Seen
-    written: Path | None
-    ok: bool = True
-
-    def to_text(self) -> str:
-        """Return it for people."""
-        samples = max((moments.samples for moments in self.seen.moments.values()), default=0)
-        layers = counted(len(self.seen.moments), "layer")
-        notes = [f"  note: {note}" for note in self.seen.notes]
-        return "\n".join([f"shard {self.shard}: moments of {layers} from {counted(samples, 'sample')}", *notes])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return {
-            "ok": self.ok,
-            "shard": self.shard,
-            "samples": {name: moments.samples for name, moments in self.seen.moments.items()},
-            "written": str(self.written),
-            "notes": list(self.seen.notes),
-        }
-
-
-def carried_out(asked: Asked, progress: Progress | None = None) -> Done:
+def carried_out(asked: Asked, progress: Progress | None = None) -> Recalibration | Gathered:
     """Do what was asked for.
 
     Raises:
@@ -153,7 +97,9 @@ def carried_out(asked: Asked, progress: Progress | None = None) -> Done:
         check_writable(asked.output, [Path(asked.model)], force=asked.force)
         seen = gathered(chosen, batches, share=(index - 1, count), progress=progress)
         shard = Shard(digest, tuple(chosen.names), index, count, seen)
-        return Gathered(asked.shard, seen, write_shard(shard, asked.output, force=asked.force))
+        written = write_shard(shard, asked.output, force=asked.force)
+        samples = {name: moments.samples for name, moments in seen.moments.items()}
+        return Gathered(asked.shard, samples, tuple(seen.notes), written)
     return recalibrate(
         loaded,
         batches,

@@ -25,11 +25,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from normswap.backends.torch.factory import is_factory
 from normswap.cli.pair import Pair, outcome_of
 from normswap.cli.settings_file import from_here, header, table_of
 from normswap.cli.values import READINGS, Reading, described, of_parameter
 from normswap.errors import NormswapError, SelectionError, SettingsError
+from normswap.files import is_factory
 from normswap.norms import NORMS, all_parameters, make_norm
 from normswap.options import option_of
 from normswap.report import Progress

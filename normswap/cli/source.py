@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 from normswap.backends.torch.checkpoint import SUFFIXES
-from normswap.backends.torch.factory import build, is_factory
+from normswap.backends.torch.factory import build
 from normswap.errors import SelectionError
+from normswap.files import is_factory
 
 __all__ = ["is_checkpoint", "source_of"]
 

@@ -10,13 +10,13 @@ import click
 from click.core import ParameterSource
 
 from normswap.cli.options import REPORTS, TARGETS, form_of, options, options_of, parameters_in
-from normswap.cli.output import prints_aside, show
+from normswap.cli.output import prints_aside, show_outcomes
 from normswap.cli.pair import Pair, outcome_of
 from normswap.cli.progress import ProgressBar
 from normswap.cli.settings import Settings, outcomes_of, read_settings
 from normswap.cli.settings_file import find_settings
 from normswap.norms import all_parameters
-from normswap.reports.formats import check_reports
+from normswap.reports.files import check_reports
 from normswap.reports.outcome import worst
 from normswap.words import counted
 
@@ -51,13 +51,13 @@ def verify(
     pyproject.toml, in this folder or the nearest one above it. The exit code is that of the worst.
     """
     form = form_of(form, as_json)
-    check_reports(reports)
+    check_reports("verify", form, reports)
     listed = None if _names_one_pair(context) else _listed(settings, chosen)
     pairs = [_pair(given)] if listed is None else listed.pairs
-    check_reports(reports, [model for one in pairs for model in (one.before, one.after)])
+    check_reports("verify", form, reports, [model for one in pairs for model in (one.before, one.after)])
     with prints_aside(), ProgressBar() as progress:
         outcomes = [outcome_of(_pair(given), progress)] if listed is None else outcomes_of(listed, progress)
-    show(outcomes, form, reports)
+    show_outcomes(outcomes, "verify", form, reports)
     return worst(outcomes)
 
 

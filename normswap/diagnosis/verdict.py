@@ -11,17 +11,10 @@ import numpy as np
 from normswap.diagnosis.measures import MEASURES, Measure
 from normswap.layer import Floats
 
-__all__ = ["ADVICE", "Advice", "Evidence", "Verdict", "judge"]
+__all__ = ["Advice", "Evidence", "Verdict", "judge"]
 
 Advice: TypeAlias = Literal["keep eval", "recalibrate", "convert to instance", "use batch statistics", "retrain"]
 
-ADVICE: dict[Advice, str] = {
-    "keep eval": "leave the model as it is; its stored statistics serve it well",
-    "recalibrate": "give it new stored statistics (normswap recalibrate)",
-    "convert to instance": "normalize each sample by its own statistics (normswap convert --to instance)",
-    "use batch statistics": "normalize samples by the statistics of their batch (normswap convert --to batch-stat)",
-    "retrain": "no way of normalizing makes this model do what the targets ask for",
-}
 _MATERIAL = 0.05  # share by which an error has to be larger to matter
 _CERTAIN = 2.0  # standard errors by which it has to be larger to be no chance
 _FEW = 8  # samples, below which everything is thin
@@ -54,7 +47,7 @@ class Verdict:
     """What to do, and why.
 
     Attributes:
-        advice: One of ADVICE.
+        advice: What to do.
         mode: The mode that it stands for.
         why: The numbers, in words.
         thin: Where the evidence is thin, one sentence each.

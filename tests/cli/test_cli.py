@@ -104,6 +104,7 @@ def test_help_spells_its_tables_line_by_line(capsys: pytest.CaptureFixture[str])
 
 REPORT_KEYS = {"ok", "target", "meaning", "planned", "inputs", "notes", "checks"}
 CHECK_KEYS = {"witness", "name", "ok", "may_fail", "error", "bound", "index", "detail", "wrong", "size", "cause"}
+ENVELOPE_KEYS = {"version", "normswap", "created", "command", "verdict", "exit_code"}
 LAYER_KEYS = {"name", "role", "num_features", "eps", "dtype", "rank", "shape", "blocked"}
 
 
@@ -132,7 +133,7 @@ def test_an_inspection_is_json(to: tuple[str, ...], capsys: pytest.CaptureFixtur
     onnx.save(model, "model.onnx")
     assert main(["inspect", "model.onnx", "--json", *to]) == 0
     found = strict_json(capsys.readouterr().out)
-    assert found.keys() == {"model", "to", "layers", "remarks"}
+    assert found.keys() == ENVELOPE_KEYS | {"model", "to", "layers", "remarks"}
     (layer,) = found["layers"]
     assert layer.keys() == LAYER_KEYS | ({"fate", "reason"} if to else set())
     assert layer["name"] == "y"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as escaping
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,7 +18,8 @@ from support.readers.browser import complaints, opened, requests, started
 
 from normswap.cli import main
 from normswap.diagnosis import Diagnosis
-from normswap.diagnosis.page import render
+from normswap.reports.diagnosis import diagnosed
+from normswap.reports.formats import render
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 HOSTILE = "</title><script>document.title = 'pwned'</script>\N{RIGHT-TO-LEFT OVERRIDE}\n::error::$x_1$"
@@ -38,6 +40,10 @@ PAGES: dict[str, tuple[Callable[[], Diagnosis], str, list[str]]] = {
 }
 
 
+def page_of(found: Diagnosis, model: str) -> str:
+    return render("html", diagnosed(found, model), CREATED)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -54,7 +60,7 @@ def browser() -> Iterator[Chrome]:
 def test_a_browser_shows_the_page_and_asks_for_nothing_else(name: str, browser: Chrome, tmp_path: Path) -> None:
     made, advice, columns = PAGES[name]
     found = made()
-    path = opened(browser, render(found, HOSTILE if name == "hostile" else "model.onnx", CREATED), tmp_path)
+    path = opened(browser, page_of(found, HOSTILE if name == "hostile" else "model.onnx"), tmp_path)
     assert [element.text for element in browser.find_elements(By.CSS_SELECTOR, ".verdict h1")] == [advice]
     assert browser.title.startswith(advice)
     asked = requests(browser)
@@ -75,7 +81,7 @@ def test_a_browser_shows_the_page_and_asks_for_nothing_else(name: str, browser: 
 
 
 def test_names_cannot_become_markup() -> None:
-    page = render(hostile(), HOSTILE, CREATED)
+    page = page_of(hostile(), HOSTILE)
     assert "<script" not in page
     assert escaping.escape("</title><script>") in page
     assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
@@ -91,13 +97,13 @@ def test_names_cannot_begin_a_line_of_the_text() -> None:
 def test_the_page_has_the_digits_of_the_text_and_says_what_is_not_known() -> None:
     found = diagnosis("lowlight")
     first, *others = found.modes
-    page = render(replace(found, modes=(replace(first, error=0.4294, error_std=float("nan")), *others)), "m", CREATED)
-    assert '<td class="number">0.429</td><td class="number">?</td>' in page
+    page = page_of(replace(found, modes=(replace(first, error=0.4294, error_std=float("nan")), *others)), "m")
+    assert re.search(r'<td class="number">0.429</td>\s*<td class="number">\?</td>', page)
 
 
 def test_the_page_is_the_same_byte_for_byte() -> None:
     found = diagnosis("studio")
-    assert render(found, "model.onnx", CREATED) == render(found, "model.onnx", CREATED)
+    assert page_of(found, "model.onnx") == page_of(found, "model.onnx")
 
 
 def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +119,7 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("output", "says"),
-    [("report.pdf", "report.pdf: a diagnosis is written as .html"), ("lost/report.html", "lost/report.html: ")],
+    [("report.pdf", "report.pdf: no report format has the suffix '.pdf'"), ("lost/report.html", "lost/report.html: ")],
 )
 def test_a_page_that_cannot_be_written_is_refused_before_any_work(output: str, says: str, refused: Refused) -> None:
     assert says in refused("diagnose", "model.onnx", "--inputs", "data.npz", "-o", output)

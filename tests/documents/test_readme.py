@@ -135,13 +135,14 @@ def test_every_option_is_told(name: str) -> None:
 
 def test_every_report_format_is_in_the_table_and_every_key_of_an_outcome_is_named() -> None:
     from normswap.reports.formats import FORMATS, time_stamp
-    from normswap.reports.formats.json import document
+    from normswap.reports.formats.json import enveloped
     from normswap.reports.outcome import Outcome
+    from normswap.reports.verification import verification
 
     text = README.read_text()
-    for name, suffix in FORMATS.items():
+    for name, (suffix, _) in FORMATS.items():
         assert re.search(rf"^\| `{name}` \| {f'`{re.escape(suffix)}`' if suffix else ''} ?\|", text, re.MULTILINE), name
-    whole = document([Outcome("", "", "", "")], time_stamp())
+    whole = enveloped(verification([Outcome("", "", "", "")]), time_stamp())
     section = text.partition("## Reports")[2].partition("\n## ")[0]
     assert all(f"`{key}`" in section for key in (*whole, *whole["outcomes"][0]))
 

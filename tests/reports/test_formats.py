@@ -12,13 +12,14 @@ import junitparser
 import pytest
 from markdown_it import MarkdownIt
 from support import ROOT
-from support.models.outcomes import CREATED, HOSTILE, OUTCOMES
+from support.models.outcomes import CREATED, HOSTILE, OUTCOMES, rendered
 from support.readers.pages import page_of
 from support.readers.workflow import read_log
 
 from normswap.errors import ReportError
 from normswap.reports.formats import FORMATS, render, time_stamp
 from normswap.reports.outcome import Outcome
+from normswap.reports.verification import verification
 from normswap.words import visible
 
 
@@ -90,7 +91,7 @@ def begun(text: str) -> str:
 
 
 def test_a_reader_sees_every_verdict_and_whose_it_is(form: str, outcomes: tuple[Outcome, ...]) -> None:
-    seen = flat(READERS[form](render(form, outcomes, CREATED)))
+    seen = flat(READERS[form](rendered(form, outcomes)))
     for outcome in outcomes:
         assert begun(outcome.verdict) in seen
         assert begun(outcome.name) in seen or (form == "text" and len(outcomes) == 1)
@@ -98,7 +99,7 @@ def test_a_reader_sees_every_verdict_and_whose_it_is(form: str, outcomes: tuple[
 
 @pytest.mark.parametrize("form", ["json", "junit", "html"])
 def test_a_reader_of_a_whole_report_sees_every_comparison(form: str, outcomes: tuple[Outcome, ...]) -> None:
-    seen = flat(READERS[form](render(form, outcomes, CREATED)))
+    seen = flat(READERS[form](rendered(form, outcomes)))
     for report in [outcome.report for outcome in outcomes if outcome.report]:
         for check in report.checks:
             assert begun(check.name) in seen or check.witness == "structure"  # whose sentence says all
@@ -111,7 +112,7 @@ def test_a_reader_of_a_whole_report_sees_every_comparison(form: str, outcomes: t
 
 
 def test_a_report_is_a_file_in_utf_8_and_nothing_in_it_acts(form: str, outcomes: tuple[Outcome, ...]) -> None:
-    text = render(form, outcomes, CREATED)
+    text = rendered(form, outcomes)
     assert text.encode("utf-8").decode("utf-8") == text
     assert visible(text.replace("\n", "")) == text.replace("\n", "")
     assert text.endswith("\n")
@@ -119,9 +120,9 @@ def test_a_report_is_a_file_in_utf_8_and_nothing_in_it_acts(form: str, outcomes:
 
 
 def test_the_same_outcomes_give_the_same_bytes_but_for_the_time_stamp(form: str, outcomes: tuple[Outcome, ...]) -> None:
-    text = render(form, outcomes, CREATED)
-    assert render(form, outcomes, CREATED) == text
-    later = render(form, outcomes, CREATED + timedelta(days=400))
+    text = rendered(form, outcomes)
+    assert rendered(form, outcomes) == text
+    later = rendered(form, outcomes, CREATED + timedelta(days=400))
     stamps = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00)?")
     assert stamps.sub("", later) == stamps.sub("", text)
 
@@ -129,7 +130,7 @@ def test_the_same_outcomes_give_the_same_bytes_but_for_the_time_stamp(form: str,
 @pytest.mark.parametrize("name", ["verdict", "command on a line of its own", "separators"])
 @pytest.mark.parametrize("form", ["text", "github"])
 def test_no_name_begins_a_line(form: str, name: str) -> None:
-    lines = render(form, OUTCOMES[f"hostile: {name}"], CREATED).splitlines()
+    lines = rendered(form, OUTCOMES[f"hostile: {name}"]).splitlines()
     told = "structure |probes  |end to end |inputs |  (FAILED|written as|left as|note:) "
     known = told + r"|FAIL: NOT|::(group|endgroup|error)"
     assert [line for line in lines if not re.match(known, line)] == []
@@ -139,7 +140,7 @@ def test_the_time_stamp_is_that_of_the_build(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("SOURCE_DATE_EPOCH", str(int(CREATED.timestamp())))
     assert time_stamp() == CREATED
     pair = OUTCOMES["pass"]
-    assert all(render(form, pair) == render(form, pair, CREATED) for form in FORMATS)
+    assert all(render(form, verification(pair)) == rendered(form, pair) for form in FORMATS)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "")
     assert abs(time_stamp() - datetime.now(CREATED.tzinfo)) < timedelta(minutes=1)
 
@@ -147,13 +148,13 @@ def test_the_time_stamp_is_that_of_the_build(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("given", ["yesterday", "1e9", "9" * 30, "99999999999999", "-9" * 9])
 def test_a_build_time_that_is_none_is_an_error(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
-    with pytest.raises(ReportError, match="SOURCE_DATE_EPOCH: expected the seconds"):
+    with pytest.raises(ReportError, match="SOURCE_DATE_EPOCH: expected a time in seconds"):
         time_stamp()
 
 
 def test_an_unknown_format_names_the_nearest() -> None:
     with pytest.raises(ReportError, match="unknown report format 'htlm'; the nearest is 'html'; known are text, json"):
-        render("htlm", OUTCOMES["pass"])
+        rendered("htlm", OUTCOMES["pass"])
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
@@ -172,5 +173,5 @@ def test_ordinary_names_of_all_scripts_are_shown_as_they_are() -> None:
 def test_files_that_are_no_code_are_installed_too() -> None:
     package, settings = ROOT / "normswap", (ROOT / "pyproject.toml").read_text()
     others = [path.name for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
-    assert {"page.html", "schema.json"} <= set(others)
+    assert {"page.html", "verify.json"} <= set(others)
     assert all(f'"{name}"' in settings for name in others)

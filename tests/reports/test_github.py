@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from support.models.outcomes import CREATED, HOSTILE, OUTCOMES
+from support.models.outcomes import HOSTILE, OUTCOMES, rendered
 from support.readers.workflow import Command, read_log
 
 from normswap.reports.checks import described
-from normswap.reports.formats import render
 from normswap.reports.outcome import Outcome
 from normswap.words import shortened, visible
 
 
 def commands_of(outcomes: tuple[Outcome, ...]) -> list[Command]:
-    return read_log(render("github", outcomes, CREATED))[1]
+    return read_log(rendered("github", outcomes))[1]
 
 
 def annotated(outcomes: tuple[Outcome, ...], kind: str) -> list[Command]:

@@ -15,19 +15,18 @@ import pytest
 from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from support.models.outcomes import CREATED, HOSTILE, OUTCOMES, PASSED, REPORT
+from support.models.outcomes import HOSTILE, OUTCOMES, PASSED, REPORT, rendered
 from support.readers.browser import complaints, opened, requests, started
 from support.readers.pages import Page, page_of
 
 from normswap.layer import Array
 from normswap.report import Picture
-from normswap.reports.formats import render
 from normswap.reports.outcome import Outcome
 from normswap.words import visible
 
 
 def html(outcomes: tuple[Outcome, ...]) -> str:
-    return render("html", outcomes, CREATED)
+    return rendered("html", outcomes)
 
 
 def page(outcomes: tuple[Outcome, ...]) -> Page:

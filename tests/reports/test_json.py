@@ -1,4 +1,4 @@
-"""JSON: every document is valid by the schema in the package, and the schema turns down what is not one of ours."""
+"""JSON of outcomes: every document is valid by the schema in the package, which rejects everything else."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from support.models.outcomes import CREATED, NUMBERS, OUTCOMES
+from support.models.outcomes import CREATED, NUMBERS, OUTCOMES, rendered
 from support.readers.documents import Place, at, changed, general, places
 
-from normswap.reports.formats import render
-from normswap.reports.formats.json import VERSION, document
+from normswap.reports.formats.json import VERSION, enveloped
 from normswap.reports.outcome import Outcome, worst
+from normswap.reports.verification import verification
 
-SCHEMA = json.loads(files("normswap.reports.formats").joinpath("schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(files("normswap.reports.schemas").joinpath("verify.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER)
-WHOLE = document(OUTCOMES["several"] + OUTCOMES["numbers"], CREATED)
+WHOLE = enveloped(verification(OUTCOMES["several"] + OUTCOMES["numbers"]), CREATED)
 
 
 def strict(text: str) -> Any:
@@ -40,7 +40,7 @@ def test_the_schema_is_one() -> None:
 
 @pytest.mark.parametrize("outcomes", OUTCOMES.values(), ids=OUTCOMES)
 def test_every_document_is_valid(outcomes: tuple[Outcome, ...]) -> None:
-    found = strict(render("json", outcomes, CREATED))
+    found = strict(rendered("json", outcomes))
     VALIDATOR.validate(found)
     assert found["exit_code"] == worst(outcomes)
     assert [(o["name"], o["ok"], o["verdict"]) for o in found["outcomes"]] == [
@@ -73,6 +73,7 @@ def test_a_document_with_a_value_of_another_type_is_turned_down(kind: Place) -> 
 WRONG = [
     ("version", VERSION + 1),
     ("exit_code", 3),
+    ("command", "diagnose"),
     ("outcomes", [None]),
     ("outcomes.*", {}),
     ("outcomes.*.report", {}),
@@ -103,7 +104,7 @@ def test_trouble_and_a_report_exclude_each_other() -> None:
 
 
 def test_numbers_that_json_has_no_name_for_can_be_had_back() -> None:
-    found = strict(render("json", OUTCOMES["numbers"], CREATED))
+    found = strict(rendered("json", OUTCOMES["numbers"]))
     for outcome, bound in zip(found["outcomes"], NUMBERS, strict=True):
         checks = outcome["report"]["checks"][1 : 1 + len(NUMBERS)]
         assert [float(check["error"]) for check in checks] == pytest.approx(NUMBERS, rel=0, abs=0, nan_ok=True)

@@ -6,15 +6,14 @@ from xml.etree import ElementTree
 
 import junitparser
 import pytest
-from support.models.outcomes import CREATED, HOSTILE, OUTCOMES
+from support.models.outcomes import HOSTILE, OUTCOMES, rendered
 
-from normswap.reports.formats import render
 from normswap.reports.outcome import Outcome
 from normswap.words import visible
 
 
 def suites_of(outcomes: tuple[Outcome, ...]) -> list[junitparser.TestSuite]:
-    return list(junitparser.JUnitXml.fromstring(render("junit", outcomes, CREATED).encode()))
+    return list(junitparser.JUnitXml.fromstring(rendered("junit", outcomes).encode()))
 
 
 def kinds(suite: junitparser.TestSuite) -> dict[str, str]:
@@ -29,7 +28,7 @@ def kinds(suite: junitparser.TestSuite) -> dict[str, str]:
 
 @pytest.mark.parametrize("outcomes", OUTCOMES.values(), ids=OUTCOMES)
 def test_the_counts_are_those_of_the_cases(outcomes: tuple[Outcome, ...]) -> None:
-    text = render("junit", outcomes, CREATED)
+    text = rendered("junit", outcomes)
     whole = junitparser.JUnitXml.fromstring(text.encode())
     said = (whole.tests, whole.failures, whole.errors, whole.skipped)
     for suite in whole:
@@ -91,6 +90,6 @@ def test_a_pair_in_trouble_is_an_error() -> None:
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_names_add_no_elements(kind: str) -> None:
     def shape(outcomes: tuple[Outcome, ...]) -> list[str]:
-        return [element.tag for element in ElementTree.fromstring(render("junit", outcomes, CREATED)).iter()]
+        return [element.tag for element in ElementTree.fromstring(rendered("junit", outcomes)).iter()]
 
     assert shape(OUTCOMES[f"hostile: {kind}"]) == shape(OUTCOMES["hostile: right to left"])

@@ -6,10 +6,9 @@ from collections import Counter
 
 import pytest
 from markdown_it import MarkdownIt
-from support.models.outcomes import CREATED, HOSTILE, OUTCOMES
+from support.models.outcomes import HOSTILE, OUTCOMES, rendered
 from support.readers.pages import Page, page_of
 
-from normswap.reports.formats import render
 from normswap.reports.outcome import Outcome
 from normswap.words import shortened, visible
 
@@ -18,7 +17,7 @@ WITNESSES = ["witness", "structure", "probes", "end to end", "inputs"]
 
 def page(outcomes: tuple[Outcome, ...]) -> Page:
     markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
-    return page_of(markdown.render(render("markdown", outcomes, CREATED)))
+    return page_of(markdown.render(rendered("markdown", outcomes)))
 
 
 @pytest.mark.parametrize("outcomes", OUTCOMES.values(), ids=OUTCOMES)
@@ -47,18 +46,18 @@ def test_names_add_no_markup(kind: str) -> None:
 
 
 def test_failures_are_cut_short() -> None:
-    text = render("markdown", OUTCOMES["many failures"], CREATED)
+    text = rendered("markdown", OUTCOMES["many failures"])
     assert "... and 50 more." in text
-    assert len(render("markdown", OUTCOMES["hostile: very long"], CREATED)) < 2**16
+    assert len(rendered("markdown", OUTCOMES["hostile: very long"])) < 2**16
 
 
 def test_the_verdict_comes_first() -> None:
-    lines = render("markdown", OUTCOMES["fail"], CREATED).splitlines()
+    lines = rendered("markdown", OUTCOMES["fail"]).splitlines()
     assert lines[:3] == [
         "### ❌ wrong → instance",
         "",
         "**NOT shown equal to train-mode BatchNorm fed one sample at a time**",
     ]
-    assert render("markdown", OUTCOMES["several"], CREATED).startswith(
+    assert rendered("markdown", OUTCOMES["several"]).startswith(
         "## normswap: 4 pairs: 1 equal, 2 different, 1 in trouble\n"
     )

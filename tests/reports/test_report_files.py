@@ -18,8 +18,9 @@ from normswap.cli import main
 from normswap.cli import pair as pairs
 from normswap.reports.formats import FORMATS, render
 from normswap.reports.formats import json as json_format
+from normswap.reports.verification import verification
 
-FILES = {name: f"report{suffix}" for name, suffix in FORMATS.items() if suffix}
+FILES = {name: f"report{form.suffix}" for name, form in FORMATS.items() if form.suffix}
 VERIFY = ["verify", "model.onnx", "converted.onnx", "--to", "instance"]
 
 
@@ -139,10 +140,10 @@ def test_a_folder_that_takes_no_files_is_refused_before_any_work(refused: Refuse
 
 def test_no_report_replaces_a_model(refused: Refused) -> None:
     Path("model.onnx").rename("model.json")
-    assert "model.json: is a model that is read" in refused(
+    assert "model.json: is one of the files that are read" in refused(
         "verify", "model.json", "converted.onnx", "--to", "instance", "--report", "./model.json"
     )
-    assert "model.json: is a model that is read" in refused(
+    assert "model.json: is one of the files that are read" in refused(
         "convert", "model.json", "--to", "instance", "-o", "out.onnx", "--report", "model.json"
     )
 
@@ -155,7 +156,7 @@ def test_an_unknown_format_names_the_known(refused: Refused) -> None:
 def test_a_build_time_that_is_none_is_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "verify", lambda *_, **__: pytest.fail("work was done"))
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "soon")
-    assert refused(*VERIFY).startswith("normswap: SOURCE_DATE_EPOCH: expected the seconds since 1970 of a time, found")
+    assert refused(*VERIFY).startswith("normswap: SOURCE_DATE_EPOCH: expected a time in seconds since 1970, found")
 
 
 @pytest.mark.parametrize("missing", ["jinja2", "PIL"])
@@ -191,4 +192,4 @@ def test_formats_are_rendered_without_a_command_line() -> None:
     from normswap.cli.pair import Pair, outcome_of
 
     outcome = outcome_of(Pair("model.onnx", "converted.onnx", "instance"))
-    assert all(render(name, [outcome]) for name in FORMATS)
+    assert all(render(name, verification([outcome])) for name in FORMATS)

@@ -65,10 +65,10 @@ def reports(folder: Path, command: str, *, hash_seed: int, epoch: int = 0) -> Ma
     """Run a command as a process of its own; return its report in every format, and what it printed."""
     place = folder / f"reports{hash_seed}"
     place.mkdir(exist_ok=True)
-    files = {name: place / f"report{suffix}" for name, suffix in FORMATS.items() if suffix}
+    files = {name: place / f"report{form.suffix}" for name, form in FORMATS.items() if form.suffix}
     written = [word for file in files.values() for word in ("--report", str(file))]
     said: dict[str, bytes] = {}
-    for name in (name for name, suffix in FORMATS.items() if not suffix):
+    for name in (name for name, form in FORMATS.items() if not form.suffix):
         done = subprocess.run(
             [sys.executable, "-m", "normswap", *command.split(), "--format", name, *written],
             cwd=folder,

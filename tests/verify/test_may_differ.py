@@ -25,6 +25,7 @@ from normswap import Report, SelectionError
 from normswap.cli import main
 from normswap.reports.formats import FORMATS, render
 from normswap.reports.outcome import Outcome
+from normswap.reports.verification import verification
 
 INPUTS = shaped((2, 3, 6, 5))
 TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,6,5] x) => (float[N,4,6,5] out) {
@@ -126,7 +127,7 @@ def test_if_all_layers_differ_nothing_was_shown(label: str) -> None:
     assert not report.ok
     assert not report.failed
     assert "every converted layer differs, as allowed, so that nothing was shown" in report.notes
-    xml = render("junit", [Outcome("n", "b", "a", "instance", report)], datetime.now(timezone.utc))
+    xml = render("junit", verification([Outcome("n", "b", "a", "instance", report)]), datetime.now(timezone.utc))
     assert [case.get("message") for case in ElementTree.fromstring(xml).iter("failure")] == [report.verdict]
 
 
@@ -246,7 +247,9 @@ def test_the_command_line(lowlight: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_every_format_says_so(form: str, lowlight: Path) -> None:
     report = normswap.verify(LOWLIGHT, lowlight, "instance", end_to_end=False, may_differ=["/stem/*"])
     assert report.ok
-    text = render(form, [Outcome("pair", "before", "after", "instance", report)], datetime.now(timezone.utc))
+    text = render(
+        form, verification([Outcome("pair", "before", "after", "instance", report)]), datetime.now(timezone.utc)
+    )
     assert "allowed to differ" in text
     assert STEM in text
     if form == "json":

@@ -113,7 +113,7 @@ def notes(model: OnnxModel) -> list[str]:
 
 def rewrite(model: OnnxModel, plan: Plan) -> OnnxModel:
     """Return a converted copy that records the conversion in its metadata."""
-    from normswap import __version__
+    from normswap.version import __version__
 
     return _rewrite.rewrite(model, plan, version=__version__)
 

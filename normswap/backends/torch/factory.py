@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normswap.backends.torch.checkpoint import read_checkpoint
@@ -15,15 +13,9 @@ from normswap.errors import ModelReadError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build", "is_factory", "load_weights"]
+__all__ = ["build", "load_weights"]
 
 _WRAPPERS = ("module.", "_orig_mod.")  # as DataParallel and torch.compile name what they hold
-_PATTERN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-
-
-def is_factory(model: str) -> bool:
-    """Whether the word names a factory, ``package.module:name``, and not a file that exists."""
-    return _PATTERN.fullmatch(model) is not None and not Path(model).exists()
 
 
 def build(spec: str, weights: str | os.PathLike[str] | None = None) -> nn.Module:

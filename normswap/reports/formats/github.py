@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from normswap.backends.torch.factory import is_factory
-from normswap.reports.checks import described
+from normswap.reports.document import Document, Section
 from normswap.reports.formats import text
-from normswap.reports.outcome import Outcome
 from normswap.words import counted, shortened, visible
 
 __all__ = ["render"]
@@ -22,61 +21,50 @@ _LONGEST = 2000  # characters of a message; more than the longest name that anyb
 _MOST = 10  # annotations of a kind that GitHub shows for a step
 
 
-def render(outcomes: Sequence[Outcome], created: datetime) -> str:
-    """Return the outcomes as a log with annotations: errors for what failed, warnings for what may, notices.
+def render(document: Document, created: datetime) -> str:
+    """Return a document as a log with annotations: errors for failures, warnings, and notices.
 
-    No more of a kind than are shown: first the verdict of each pair, then single failures.
+    There are not more of a kind than GitHub shows: first the verdict of each section, then single failures.
     """
     lines = []
-    for outcome in outcomes:
-        lines += [f"::group::{_data(f'{outcome.name} -> {outcome.to}: {outcome.verdict}')}"]
-        lines += map(_inert, text.render([outcome], created).splitlines())
+    for section in document.sections:
+        lines += [f"::group::{_data(f'{section.title}: {section.phrase}')}"]
+        lines += map(_inert, text.written(replace(document, sections=[section])).splitlines())
         lines += ["::endgroup::"]
-    lines += _verdicts("notice", [outcome for outcome in outcomes if outcome.ok])
-    wrong = [outcome for outcome in outcomes if not outcome.ok]
+    lines += _verdicts("notice", [section for section in document.sections if not section.exit_code])
+    wrong = [section for section in document.sections if section.exit_code]
     lines += _verdicts("error", wrong)
     room = _MOST - len(wrong)
-    for outcome in wrong:
-        told = _failures(outcome)[: max(room, 0)]
-        lines += [_command("error", outcome, failure) for failure in told]
-        room -= len(told)
-    lines += [_command("warning", outcome, allowed) for outcome in outcomes for allowed in _allowed(outcome)][:_MOST]
+    for section in wrong:
+        shown = section.failures[: max(room, 0)]
+        lines += [_command("error", section, failure) for failure in shown]
+        room -= len(shown)
+    warnings = [(section, warning) for section in document.sections for warning in section.warnings]
+    lines += [_command("warning", section, warning) for section, warning in warnings[:_MOST]]
     return "\n".join(lines) + "\n"
 
 
-def _verdicts(kind: str, outcomes: Sequence[Outcome]) -> list[str]:
-    """Return an annotation for each outcome; where those are too many, the last stands for all that are left."""
-    shown = outcomes if len(outcomes) <= _MOST else outcomes[: _MOST - 1]
-    lines = [_command(kind, outcome, outcome.verdict + _count(outcome)) for outcome in shown]
-    if left := outcomes[len(shown) :]:
-        said = f"{counted(len(left), 'more pair')}: {', '.join(outcome.name for outcome in left)}"
-        lines.append(f"::{kind} title=normswap::{_data(said)}")
+def _verdicts(kind: str, sections: Sequence[Section]) -> list[str]:
+    """Return an annotation for each section; where there are too many, the last one names the rest."""
+    shown = sections if len(sections) <= _MOST else sections[: _MOST - 1]
+    lines = [_command(kind, section, section.phrase + _count(section)) for section in shown]
+    if left := sections[len(shown) :]:
+        message = f"{counted(len(left), 'more pair')}: {', '.join(section.name for section in left)}"
+        lines.append(f"::{kind} title=normswap::{_data(message)}")
     return lines
 
 
-def _count(outcome: Outcome) -> str:
-    failures = len(_failures(outcome))
-    return f"; {counted(failures, 'comparison')} failed" if failures else ""
+def _count(section: Section) -> str:
+    return f"; {counted(len(section.failures), 'comparison')} failed" if section.failures else ""
 
 
-def _failures(outcome: Outcome) -> list[str]:
-    checks = () if outcome.report is None else outcome.report.failed
-    return [f"{check.witness}: {described(check)}" for check in checks]
-
-
-def _allowed(outcome: Outcome) -> list[str]:
-    checks = () if outcome.report is None else outcome.report.allowed
-    return [f"allowed to differ: {check.witness}: {described(check)}" for check in checks]
-
-
-def _command(kind: str, outcome: Outcome, message: str) -> str:
-    title = f"normswap: {outcome.name} -> {outcome.to}"
-    file = "" if is_factory(outcome.after) else f"file={_property(outcome.after)},"
-    return f"::{kind} {file}title={_property(title)}::{_data(message)}"
+def _command(kind: str, section: Section, message: str) -> str:
+    file = f"file={_property(section.file)}," if section.file else ""
+    return f"::{kind} {file}title={_property(f'normswap: {section.title}')}::{_data(message)}"
 
 
 def _inert(line: str) -> str:
-    """Keep a line that names something of a model from being taken for a command, in either spelling of those."""
+    """Keep a line that holds a name of a model from being taken for a command, in either syntax of commands."""
     line = re.sub(r"#(?=\W*\[)", "# ", line)  # ##[...] is one wherever it stands, also with a joiner in it
     return f"| {line}" if line.lstrip().startswith("::") else line
 

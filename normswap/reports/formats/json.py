@@ -1,45 +1,32 @@
-"""JSON, for machines: a version, and all that the reports hold; ``schema.json`` beside this file describes it."""
+"""JSON, for machines: the same envelope for every command, then the command's own part; ``schemas`` describes it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from normswap.reports.outcome import Outcome, worst
+from normswap.reports.document import Document
+from normswap.version import __version__
 
-__all__ = ["VERSION", "document", "render"]
+__all__ = ["VERSION", "enveloped", "render"]
 
 VERSION = 1  # grows when a reader of the old form would be misled; new keys alone do not change it
 
 
-def render(outcomes: Sequence[Outcome], created: datetime) -> str:
-    """Return the outcomes as a JSON document; numbers that JSON has no name for become strings."""
-    return json.dumps(document(outcomes, created), indent=2, allow_nan=False) + "\n"
+def render(document: Document, created: datetime) -> str:
+    """Return a document as JSON; numbers that are NaN or infinite are strings."""
+    return json.dumps(enveloped(document, created), indent=2, allow_nan=False) + "\n"
 
 
-def document(outcomes: Sequence[Outcome], created: datetime) -> dict[str, Any]:
-    """Return the outcomes as plain data."""
-    from normswap import __version__
-
+def enveloped(document: Document, created: datetime) -> dict[str, Any]:
+    """Return a document as plain data: the envelope, then what the command found."""
     return {
         "version": VERSION,
         "normswap": __version__,
         "created": created.isoformat(),
-        "exit_code": worst(outcomes),
-        "outcomes": [
-            {
-                "name": outcome.name,
-                "before": outcome.before,
-                "after": outcome.after,
-                "to": outcome.to,
-                "ok": outcome.ok,
-                "verdict": outcome.verdict,
-                "trouble": outcome.trouble,
-                "written": outcome.written,
-                "report": None if outcome.report is None else outcome.report.to_dict(),
-            }
-            for outcome in outcomes
-        ],
+        "command": document.command,
+        "verdict": document.verdict,
+        "exit_code": document.exit_code,
+        **document.data,
     }

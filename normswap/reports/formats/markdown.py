@@ -1,4 +1,4 @@
-"""Markdown, for a job's summary or a comment: the verdict on top, the witnesses, what failed, what was left."""
+"""Markdown, for the summary of a job or a comment: the verdict on top, then what matters most."""
 
 from __future__ import annotations
 
@@ -6,60 +6,100 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from normswap.report import WITNESSES, Check, Report
-from normswap.reports.checks import grouped, remarks, spelled_forms, summary
-from normswap.reports.formats.text import tally
-from normswap.reports.outcome import Outcome
+from normswap.reports.document import (
+    Block,
+    Cell,
+    Code,
+    Document,
+    Facts,
+    Fold,
+    Items,
+    Paragraph,
+    Section,
+    State,
+    Table,
+    Text,
+    Tone,
+)
 from normswap.words import shortened, visible
 
 __all__ = ["render"]
 
-_SHOWN = 20  # failures; a summary has little room, and the other formats have all
+_SHOWN = 20  # rows of a table; a summary has little room, and other formats have all
 _LONGEST = 1000  # characters of a name or sentence
-_MARKS = ("✅", "❌", "⚠️")
+_MARKS: dict[Tone, str] = {"pass": "✅ ", "fail": "❌ ", "trouble": "⚠️ ", "note": ""}
 
 
-def render(outcomes: Sequence[Outcome], created: datetime) -> str:
-    """Return the outcomes as GitHub-flavoured Markdown."""
-    parts = [f"## normswap: {tally(outcomes)}"] if len(outcomes) != 1 else []
-    parts += [_told(outcome) for outcome in outcomes]
-    return "\n\n".join(parts) + "\n"
+def render(document: Document, created: datetime) -> str:
+    """Return a document as GitHub-flavoured Markdown."""
+    parts = [f"## normswap: {_plain(document.verdict)}"] if len(document.sections) != 1 else []
+    return "\n\n".join([*parts, *map(_section, document.sections)]) + "\n"
 
 
-def _told(outcome: Outcome) -> str:
-    mark = _MARKS[outcome.exit_code]
-    lines = [f"### {mark} {_plain(outcome.name)} → {_plain(outcome.to)}", "", f"**{_plain(outcome.verdict)}**", ""]
-    lines += [f"{_code(outcome.before)} → {_code(outcome.after)}"]
-    return "\n".join(lines if outcome.report is None else [*lines, "", *_report(outcome.report)])
+def _section(section: Section) -> str:
+    names = map(_plain, [section.name, section.to] if section.to else [section.name])
+    parts = [
+        f"### {_MARKS[section.tone]}{' → '.join(names)}",
+        f"**{_plain(section.phrase)}**",
+        " → ".join(map(_code, section.models)),
+    ]
+    return "\n\n".join([*parts, *_blocks(section.summary)])
 
 
-def _report(report: Report) -> list[str]:
-    lines = ["| witness | result |", "|---|---|"]
-    lines += [f"| {witness} | {_plain(summary(report, witness))} |" for witness in WITNESSES]
-    lines += [f"| inputs | {_plain(report.inputs)} |"]
-    for word, checks in (("failed", report.failed), ("allowed to differ", report.allowed)):
-        if checks:
-            lines += ["", f"| {word} | where | error | allowed | |", "|---|---|--:|--:|---|"]
-            lines += map(_row, checks[:_SHOWN])
-        if len(checks) > _SHOWN:
-            lines += ["", f"... and {len(checks) - _SHOWN} more."]
-    said = [*spelled_forms(report.forms), *(f"left as they are: {group}" for group in grouped(report.left))]
-    said += report.notes
-    if said:
-        lines += ["", "<details><summary>What was left or not compared</summary>", ""]
-        lines += [*(f"- {_plain(sentence)}" for sentence in said), "", "</details>"]
-    return lines
+def _blocks(blocks: Sequence[Block]) -> list[str]:
+    return [text for block in blocks for text in _block(block)]
 
 
-def _row(check: Check) -> str:
-    numbers = " | ".join("" if n is None else f"{n:.2g}" for n in (check.error, check.bound))
-    return f"| {check.witness} | {_code(check.name)} | {numbers} | {_plain(remarks(check))} |"
+def _block(block: Block) -> list[str]:
+    """Return a block as paragraphs; images and drawings are for a page."""
+    if isinstance(block, Fold):
+        title = f"<details><summary>{_plain(block.title)}</summary>"
+        return [title, *_blocks(block.blocks), "</details>"]
+    heading = [f"#### {_plain(block.heading)}"] if block.heading else []
+    if isinstance(block, Table):
+        return [*heading, *_table(block)]
+    if isinstance(block, Items):
+        return [*heading, "\n".join(f"- {_text(item)}" for item in block.items)]
+    if isinstance(block, Facts):
+        return [*heading, "\n".join(f"- {_plain(label)}: {_text(value)}" for label, value in block.rows)]
+    return [*heading, _text(block.text)] if isinstance(block, Paragraph) else []
+
+
+def _table(table: Table) -> list[str]:
+    shown = [index for index, column in enumerate(table.columns) if column.kind not in ("ratio", "share")]
+    columns = [table.columns[index] for index in shown]
+    lines = [
+        f"| {' | '.join(_escaped(column.head) for column in columns)} |",
+        f"|{'|'.join('--:' if column.kind == 'number' else '---' for column in columns)}|",
+    ]
+    for row in table.rows[:_SHOWN]:
+        lines.append(f"| {' | '.join(_cell(row.cells[index]) for index in shown)} |")
+    more = len(table.rows) - _SHOWN
+    return ["\n".join(lines), *([f"... and {more} more."] if more > 0 else [])]
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, State):
+        return _escaped(cell.word)
+    if isinstance(cell, str):
+        return _escaped(cell).strip()
+    return _text(cell) if isinstance(cell, (Code, tuple)) else ""
+
+
+def _text(text: Text) -> str:
+    if isinstance(text, tuple):
+        return "".join(_escaped(part) if isinstance(part, str) else _text(part) for part in text)
+    return _code(text.text) if isinstance(text, Code) else _plain(text) if isinstance(text, str) else ""
 
 
 def _plain(text: str) -> str:
     """Keep names and sentences from being read as markup, or from ending a cell."""
-    text = re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", shortened(visible(text), _LONGEST).strip())
+    text = _escaped(text).strip()
     return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", text)  # which would begin a list, or underline a heading
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", shortened(visible(text), _LONGEST))
 
 
 def _code(text: str) -> str:

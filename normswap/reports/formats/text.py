@@ -1,31 +1,56 @@
-"""Text, for people: a line for each witness, then failures, then notes."""
+"""Text, for people: what each result says in lines; several have a heading each, and a line about all at the end."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import io
 from datetime import datetime
 
-from normswap.reports.outcome import Outcome
-from normswap.words import counted, visible
+from normswap.reports.document import Code, Document, Section, Table
+from normswap.words import visible
 
-__all__ = ["render", "tally"]
+__all__ = ["render", "written"]
 
-
-def render(outcomes: Sequence[Outcome], created: datetime) -> str:
-    """Return the outcomes as text; several have a heading each, and a line on all of them at the end."""
-    if len(outcomes) == 1:
-        return _told(outcomes[0]) + "\n"
-    parts = [f"{visible(f'== {o.name}: {o.before} -> {o.after}, {o.to}')}\n{_told(o)}\n" for o in outcomes]
-    return "\n".join([*parts, tally(outcomes) + "\n"])
+_WIDTH = 200  # characters, in a file or a pipe: wide enough that names and reasons stay on one line
 
 
-def tally(outcomes: Sequence[Outcome]) -> str:
-    """Count the outcomes by how they came out."""
-    counts = Counter(outcome.exit_code for outcome in outcomes)
-    said = [f"{counts[code]} {word}" for code, word in enumerate(("equal", "different", "in trouble")) if counts[code]]
-    return f"{counted(len(outcomes), 'pair')}: {', '.join(said)}"
+def render(document: Document, created: datetime) -> str:
+    """Return a document as text."""
+    return written(document)
 
 
-def _told(outcome: Outcome) -> str:
-    return visible(f"TROUBLE: {outcome.trouble}") if outcome.report is None else outcome.report.to_text()
+def written(document: Document, width: int = _WIDTH, *, styled: bool = False) -> str:
+    """Return a document as text, its tables as wide as a terminal and with its styles."""
+    parts = [_section(section, width, styled) for section in document.sections]
+    if len(parts) != 1:
+        headings = [f"== {of.name}: {' -> '.join(of.models)}, {of.to}" for of in document.sections]
+        parts = [f"{visible(heading)}\n{part}\n" for heading, part in zip(headings, parts, strict=True)]
+        parts.append(visible(document.verdict))
+    return "\n".join(parts) + "\n"
+
+
+def _section(section: Section, width: int, styled: bool) -> str:
+    lines = [_table(line, width, styled) if isinstance(line, Table) else visible(line) for line in section.lines]
+    return "\n".join(lines)
+
+
+def _table(table: Table, width: int, styled: bool) -> str:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        shown.add_column(Text(column.head), justify="right" if column.kind == "number" else "left", overflow="fold")
+    for row in table.rows:
+        texts = [cell.text if isinstance(cell, Code) else cell if isinstance(cell, str) else "" for cell in row.cells]
+        shown.add_row(*(Text(visible(text)) for text in texts))
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=styled,
+        color_system="standard" if styled else None,
+        highlight=False,
+    )
+    console.print(shown)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())

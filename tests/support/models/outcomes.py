@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from normswap.plan import Choice
 from normswap.report import Check, Picture, Report
+from normswap.reports.formats import render
 from normswap.reports.outcome import Outcome
+from normswap.reports.verification import verification
 
-__all__ = ["CREATED", "HOSTILE", "OUTCOMES", "PASSED", "REPORT"]
+__all__ = ["CREATED", "HOSTILE", "OUTCOMES", "PASSED", "REPORT", "rendered"]
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 MEANING = "train-mode BatchNorm fed one sample at a time"
@@ -169,3 +172,8 @@ OUTCOMES: dict[str, tuple[Outcome, ...]] = {
         *(replace(TROUBLED, trouble=f"{n}: x") for n in HOSTILE.values()),
     ),
 }
+
+
+def rendered(form: str, outcomes: Sequence[Outcome], created: datetime = CREATED) -> str:
+    """The report of outcomes in a format."""
+    return render(form, verification(outcomes), created)

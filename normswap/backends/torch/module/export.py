@@ -102,7 +102,7 @@ def _raise_for_randomness(program: torch.export.ExportedProgram, module: nn.Modu
 
 def _record(exported: Any, module: nn.Module) -> None:
     """Note in the file's metadata what was converted, as conversions of ONNX files do."""
-    from normswap import __version__
+    from normswap.version import __version__
 
     layers: dict[tuple[tuple[str, Any], ...], list[str]] = {}
     for path, inner in module.named_modules():

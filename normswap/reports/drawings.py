@@ -1,67 +1,29 @@
-"""The diagnosis as one page that needs nothing else: the verdict, pictures, the layers, and the numbers."""
+"""Diagrams of a diagnosis: the mismatch of each layer, and the statistics of the channels of the worst."""
 
 from __future__ import annotations
 
 import io
-from datetime import datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from normswap.diagnosis.findings import Diagnosis, spelled
-from normswap.diagnosis.layers import LayerFinding
-from normswap.diagnosis.verdict import ADVICE
 from normswap.layer import Array, Floats
-from normswap.reports import pages
-from normswap.reports.pixels import image_pixels, scale_of
-from normswap.words import counted, visible
+from normswap.words import visible
 
-__all__ = ["render"]
+if TYPE_CHECKING:
+    from normswap.diagnosis.layers import LayerFinding
 
-_LAYERS = 3  # whose channels are drawn, those with the most mismatch
+__all__ = ["mismatch_of_layers", "statistics_of_channels"]
+
 _LEAST, _MOST = -4, 1  # powers of ten between which mismatches are coloured
+_LOOK: Any = {"font.size": 9, "axes.titlesize": 9, "figure.facecolor": "white", "savefig.dpi": 110}
 
 
-def render(diagnosis: Diagnosis, model: str, created: datetime) -> str:
-    """Return the page.
-
-    Args:
-        diagnosis: What to show.
-        model: What the model is called.
-        created: The time stamp.
-    """
-    seen = [found for found in diagnosis.layers if found.trained.mismatch is not None]
-    return pages.render(
-        Path(__file__).with_name("page.html"),
-        created,
-        found=diagnosis,
-        model=model,
-        spelled=spelled,
-        meaning=ADVICE[diagnosis.verdict.advice],
-        strip=_strip(diagnosis),
-        heat=_heat(seen) if seen else None,
-        channels=_channels(seen) if seen else None,
-        shown=counted(min(len(seen), _LAYERS), "layer"),
-        most=max((mode.error for mode in diagnosis.modes if mode.error is not None), default=0),
-    )
-
-
-def _strip(diagnosis: Diagnosis) -> list[tuple[str, list[str]]]:
-    """Return what is shown in each column, and its pictures, all outputs on the scale of the target or train mode."""
-    strip = diagnosis.strip
-    if not strip:
-        return []
-    outputs = [what for what in strip if what != "input"]
-    scale = scale_of(strip[outputs[-1]])
-    order = [what for what in ("input", *(mode.name for mode in diagnosis.modes), "target") if what in strip]
-    return [(what, [pages.png(image_pixels(image, scale)) for image in strip[what]]) for what in order]
-
-
-def _heat(layers: list[LayerFinding]) -> str:
-    """Layers by measures, in nats, on one logarithmic scale of colours."""
+def mismatch_of_layers(layers: Sequence[LayerFinding]) -> bytes:
+    """Draw layers by measures, in nats, on one logarithmic scale of colours; return a PNG."""
     rows = [
         [found.trained.spread, found.trained.staleness, found.eval.spread, found.eval.staleness] for found in layers
     ]
@@ -78,22 +40,27 @@ def _heat(layers: list[LayerFinding]) -> str:
         axes.axvline(1.5, color="white", linewidth=3)
         axes.set_yticks(range(len(layers)), [_short(found.layer.name) for found in layers])
         for (row, column), value in np.ndenumerate(values):
-            said = "?" if np.isnan(value) else f"{value:.2g}"
-            axes.text(column, row, said, ha="center", va="center", color="black" if value > 0.1 else "white")
+            number = "?" if np.isnan(value) else f"{value:.2g}"
+            axes.text(column, row, number, ha="center", va="center", color="black" if value > 0.1 else "white")
         bar = figure.colorbar(image, ax=axes, label="nats", ticks=range(_LEAST, _MOST + 1))
         bar.ax.set_yticklabels([f"≤ {10.0**_LEAST:g}", *(f"{10.0**power:g}" for power in range(_LEAST + 1, _MOST + 1))])
-        return _drawn(figure)
+        return _png(figure)
 
 
-def _channels(layers: list[LayerFinding]) -> str:
-    """Stored against seen statistics, a point for each channel; its bar is what lies between samples."""
-    worst = sorted(layers, key=lambda found: -np.nan_to_num(found.trained.spread + found.trained.staleness))[:_LAYERS]
+def statistics_of_channels(layers: Sequence[LayerFinding], most: int) -> bytes:
+    """Draw stored statistics against those of samples, a point for each channel; return a PNG.
+
+    Args:
+        layers: Layers that were seen; of those with the most mismatch, the channels are drawn.
+        most: How many of them.
+    """
+    worst = sorted(layers, key=lambda found: -np.nan_to_num(found.trained.spread + found.trained.staleness))[:most]
     with mpl.rc_context(rc=_LOOK):
         figure = Figure(figsize=(3.5 * len(worst), 6.6), layout="constrained")
         for column, found in zip(figure.subplots(2, len(worst), squeeze=False).T, worst, strict=True):
             moments, layer = found.trained.moments, found.layer
             assert moments is not None and layer.running_mean is not None and layer.running_var is not None, (
-                "a mismatch"
+                "a layer that was seen has them"
             )
             mean, within, total = moments.mean, moments.within, moments.sample_var
             deviation = np.sqrt(np.maximum(moments.between_var, 0))
@@ -104,7 +71,7 @@ def _channels(layers: list[LayerFinding]) -> str:
             of_variances.set(ylabel="variance within a sample, up to that of all")
             if (layer.running_var > 0).all() and (within > 0).all():
                 of_variances.set(xscale="log", yscale="log")
-        return _drawn(figure)
+        return _png(figure)
 
 
 def _against(axes: Any, stored: Array, seen: Floats, bars: tuple[Floats, Floats], what: str) -> None:
@@ -116,15 +83,12 @@ def _against(axes: Any, stored: Array, seen: Floats, bars: tuple[Floats, Floats]
     axes.set(xlabel=f"stored {what}")
 
 
-_LOOK: Any = {"font.size": 9, "axes.titlesize": 9, "figure.facecolor": "white", "savefig.dpi": 110}
-
-
 def _short(name: str) -> str:
     name = visible(name).removesuffix("/BatchNormalization_output_0").replace("$", r"\$")
     return name if len(name) <= 40 else f"…{name[-39:]}"
 
 
-def _drawn(figure: Figure) -> str:
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    return pages.embedded(buffer.getvalue())
+    return buffer.getvalue()
