@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from normswap.layer import Floats
+from normswap.reports.blocks import Block, Code, Fold, Items, Text
 from normswap.reports.diagnosis_page import layer_table, mode_table, page_of
-from normswap.reports.document import Block, Code, Document, Fold, Items, Section, Text, Tone
+from normswap.reports.document import Document, Section, Tone
 from normswap.reports.outcome import EQUAL, INTERRUPTED
 from normswap.words import counted, json_number, three_digits
 

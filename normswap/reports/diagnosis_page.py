@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from normswap.reports.document import (
+from normswap.reports.blocks import (
     Bar,
     Block,
     Cell,

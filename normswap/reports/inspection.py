@@ -9,8 +9,9 @@ from typing import Any
 
 from normswap.layer import NormLayer
 from normswap.plan import Plan
+from normswap.reports.blocks import Block, Cell, Code, Column, Items, Row, Table, Text
 from normswap.reports.checks import spelled_forms
-from normswap.reports.document import Block, Cell, Code, Column, Document, Items, Row, Section, Table, Text
+from normswap.reports.document import Document, Section
 from normswap.reports.outcome import EQUAL
 from normswap.words import counted
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from normswap.layer import Array, Floats
-from normswap.reports.document import Block, Fold, Gallery, Image, Paragraph, Swatch, Text
+from normswap.reports.blocks import Block, Fold, Gallery, Image, Paragraph, Swatch, Text
 from normswap.reports.pixels import Scale, difference_of, difference_pixels, image_pixels, scale_of
 from normswap.words import short_number
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from normswap.reports.blocks import Block, Code, Column, Fold, Items, Row, Table, Text
 from normswap.reports.checks import grouped
-from normswap.reports.document import Block, Case, Code, Column, Document, Fold, Items, Row, Section, Table, Text
+from normswap.reports.document import Case, Document, Section
 from normswap.reports.outcome import DIFFERENT, EQUAL
 from normswap.words import counted, json_number
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from normswap.files import is_factory
+from normswap.reports.blocks import Block, Code, Column, Fold, Items, Row, Table, Text
 from normswap.reports.checks import described, grouped, lines_of, remarks, spelled_forms, summary
-from normswap.reports.document import Block, Case, Code, Column, Document, Fold, Items, Row, Section, Table, Text, Tone
+from normswap.reports.document import Case, Document, Section, Tone
 from normswap.reports.outcome import Outcome, worst
 from normswap.reports.verification_page import page_of
 from normswap.words import counted

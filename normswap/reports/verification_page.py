@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from normswap.reports.blocks import Bar, Block, Code, Column, Facts, Items, Paragraph, Row, State, Table, Text
 from normswap.reports.checks import described, remarks, spelled_forms, summary
-from normswap.reports.document import Bar, Block, Code, Column, Facts, Items, Paragraph, Row, State, Table, Text
 from normswap.reports.output_images import galleries_of
 from normswap.words import shared, short_number
 

@@ -252,7 +252,7 @@ def test_it_installs_itself(workspace: Path, tmp_path: Path) -> None:
     step = run_action(workspace, given, root=root, environment=environment)
     assert step.code == 0, step.log
     assert "the installed one" in step.log
-    assert (packages / "normswap" / "reports" / "formats" / "schema.json").exists()
+    assert (packages / "normswap" / "reports" / "schemas" / "verify.json").exists()
     (root / "pyproject.toml").unlink()
     step = run_action(workspace, given, root=root, environment=environment)
     assert step.code == 2

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from normswap.reports import pages
-from normswap.reports.document import COMMANDS, Bar, Block, Document, Section, Table, Text, Tone
+from normswap.reports.blocks import Bar, Block, Table, Text
+from normswap.reports.document import COMMANDS, Document, Section, Tone
 
 __all__ = ["render"]
 

@@ -6,21 +6,8 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from normswap.reports.document import (
-    Block,
-    Cell,
-    Code,
-    Document,
-    Facts,
-    Fold,
-    Items,
-    Paragraph,
-    Section,
-    State,
-    Table,
-    Text,
-    Tone,
-)
+from normswap.reports.blocks import Block, Cell, Code, Facts, Fold, Items, Paragraph, State, Table, Text
+from normswap.reports.document import Document, Section, Tone
 from normswap.words import shortened, visible
 
 __all__ = ["render"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 from datetime import datetime
 
-from normswap.reports.document import Code, Document, Section, Table
+from normswap.reports.blocks import Code, Table
+from normswap.reports.document import Document, Section
 from normswap.words import visible
 
 __all__ = ["render", "written"]
