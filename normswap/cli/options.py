@@ -20,6 +20,7 @@ Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 TARGETS = f"[{'|'.join(NORMS)}]"
 REPORTS = ("format", "json", "report")
+_SUFFIXES = [form.suffix for form in FORMATS.values() if form.suffix]
 
 
 def options(*names: str) -> Decorator:
@@ -36,7 +37,7 @@ def options(*names: str) -> Decorator:
         "json": click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
         "report": click.option(
             "--report", "reports", type=click.Path(), multiple=True, metavar="FILE",
-            help=f"Write the report to a file, too: {', '.join(of.suffix for of in FORMATS.values() if of.suffix)}. Repeatable.",
+            help=f"Write the report to a file, too: {', '.join(_SUFFIXES)}. Repeatable.",
         ),
     }  # fmt: skip
     return _together([known[name] for name in names])
