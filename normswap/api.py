@@ -173,7 +173,7 @@ def save(model: Any, path: str | os.PathLike[str], *, force: bool = False) -> No
 
     Args:
         model: ``Conversion.model``.
-        path: The file to write; external data of ONNX go to ``<path>.data`` in the same folder. Of an nn.Module the
+        path: The file to write; external data of ONNX go to ``<path>.data`` in the same folder. For an nn.Module the
             weights are written (.pth, .safetensors).
         force: Replace an existing file.
 

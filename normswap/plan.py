@@ -12,12 +12,12 @@ from normswap.norms import Norm
 from normswap.norms.base import Form
 from normswap.words import nearest
 
-__all__ = ["Choice", "Kept", "Plan", "make_plan", "raise_for_idle_globs"]
+__all__ = ["Choice", "Kept", "Plan", "make_plan", "raise_for_idle_globs", "selected"]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A layer that rightly stays as it is: not selected, already the target, or never touched."""
+    """A layer that is meant to stay as it is: not selected, already the target, or never touched."""
 
     layer: NormLayer
     reason: str
@@ -38,10 +38,10 @@ class Plan:
     Attributes:
         norm: The target.
         layers: The layers to be rewritten, in the model's order.
-        kept: The layers that rightly stay as they are.
+        kept: The layers that are meant to stay as they are.
         refusals: The selected layers that the target cannot take.
-        forms: The form that an ONNX model's layer is written in and why, by the layer's name; those not named are
-            written in the norm's default.
+        forms: The form that a layer of an ONNX model is written in and why, by the layer's name; layers without an
+            entry are written in the norm's default.
     """
 
     norm: Norm
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def left(self) -> dict[str, str]:
-        """Why each layer that is not rewritten stays as it is, by its name."""
+        """Why each layer that is not rewritten stays as it is, by name."""
         left = {kept.layer.name: kept.reason for kept in self.kept}
         return left | {refusal.layer.name: f"REFUSED: {refusal.reason}" for refusal in self.refusals}
 
@@ -90,7 +90,7 @@ class Plan:
         if not left:
             raise NothingToConvertError(
                 f"no BatchNorm was found, so there is nothing to convert to {self.norm.name}; "
-                "normswap inspect says whether the BatchNorms look folded and how to export so that they stay"
+                "normswap inspect shows whether they look folded, and how to export so that they stay"
             )
         raise NothingToConvertError(
             f"none of {len(left)} BatchNorm layers would change to {self.norm.name}: "
@@ -125,8 +125,7 @@ def make_plan(
     refusals: list[Refusal] = []
     forms: dict[str, Choice] = {}
     for layer in layers:
-        selected = not only or any(fnmatchcase(layer.name, glob) for glob in only)
-        if not selected or any(fnmatchcase(layer.name, glob) for glob in skip):
+        if not selected(layer.name, only, skip):
             kept.append(Kept(layer, "not selected"))
         elif layer.role == "weight":
             kept.append(Kept(layer, "weight standardisation: it normalizes a parameter and is never touched"))
@@ -141,6 +140,12 @@ def make_plan(
             if choice is not None:
                 forms[layer.name] = choice
     return _keep_shared_bodies_whole(Plan(norm, tuple(chosen), tuple(kept), tuple(refusals), forms), layers)
+
+
+def selected(name: str, only: Sequence[str], skip: Sequence[str]) -> bool:
+    """Whether globs select a layer: any of ``only``, if there are any, and none of ``skip``."""
+    chosen = not only or any(fnmatchcase(name, glob) for glob in only)
+    return chosen and not any(fnmatchcase(name, glob) for glob in skip)
 
 
 def raise_for_idle_globs(globs: Iterable[str], names: Sequence[str], which: str = "found") -> None:

@@ -128,7 +128,7 @@ def verify_across(
 ) -> Report:
     """Hold a model of another framework to an original: end to end alone, inputs and outputs paired by their order.
 
-    The two have no names in common, so that nothing else can be compared; the report says whether the inputs can
+    The two have no names in common, so that nothing else can be compared; the report shows whether the inputs can
     tell the target from the other meanings that the same BatchNorms have.
 
     Args:
