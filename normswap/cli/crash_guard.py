@@ -35,7 +35,7 @@ def exit_guarded(work: Callable[[], int]) -> NoReturn:
         os.close(theirs)
         _prepare(ours)
         code = work()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python removes handlers as it ends, and a later interrupt would kill
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt after Python removed its handlers would kill
         sys.exit(code)
     os.close(ours)
     # From a terminal the child gets the interrupt too; it acts on the first one only.
@@ -43,11 +43,11 @@ def exit_guarded(work: Callable[[], int]) -> NoReturn:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status < 0:
         click.echo(f"normswap: {_reason(-status)}; no file was left half-written", err=True)
-    os._exit(status if status >= 0 else TROUBLE)  # there is nothing to clean up here, and Python's own cleaning takes time
+    os._exit(status if status >= 0 else TROUBLE)  # Python's own cleaning takes time and cleans nothing here
 
 
 def _prepare(parent: int) -> None:
-    """Have this process end with its parent, and be interrupted once only: an interrupt while cleaning up would leave files behind."""
+    """Have this process end with its parent, and take one interrupt alone: a second one would leave files behind."""
     seen: list[int] = []
 
     def interrupted(number: int, _: FrameType | None) -> None:

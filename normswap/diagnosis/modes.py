@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from normswap.data.image_arrays import is_image
 from normswap.diagnosis.measures import Measure, flat
 from normswap.diagnosis.spool import Spool
 from normswap.errors import CannotRunError
 from normswap.layer import Array, Floats
-from normswap.reports.images import is_image
 from normswap.statistics.collect import Gathering
 from normswap.statistics.moments import Moments
 

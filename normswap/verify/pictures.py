@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from normswap.data.image_arrays import is_floating, is_image
 from normswap.layer import Array
 from normswap.report import Check, Picture
-from normswap.reports.images import is_floating, is_image
 
 __all__ = ["pictures_of"]
 
