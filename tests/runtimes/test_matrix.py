@@ -15,8 +15,8 @@ import pytest
 from support.installed import needs
 from support.models.other_forms import OTHER_FORMS
 from support.models.targets import TARGETS
+from support.readers.manual import DOCS
 from support.readers.matrix_table import documented_table, measured_table
-from support.readers.readme import README
 
 from normswap import NORMS, CannotRunError, Norm, NormLayer
 from normswap.backends import onnx_graph
@@ -185,7 +185,7 @@ def test_onnxruntime_computes_float64(key: tuple[str, str]) -> None:
         assert verdict(norm, layer, x, onnx_graph.run(converted, {"x": x}, how=how).outputs["y"]) == "right"
 
 
-def test_readme_shows_the_table() -> None:
-    text = README.read_text()
+def test_the_documents_show_the_tables() -> None:
+    text = (DOCS / "reference" / "runtimes.md").read_text(encoding="utf-8")
     for table in (measured_table(), documented_table()):
         assert table in text, "PYTHONPATH=tests python -m support.readers.matrix_table prints what belongs there"

@@ -1,4 +1,4 @@
-"""README's tables of forms and runtimes, printed by ``PYTHONPATH=tests python -m support.readers.matrix_table``."""
+"""Tables of docs/reference/runtimes.md, printed by ``PYTHONPATH=tests python -m support.readers.matrix_table``."""
 
 from __future__ import annotations
 
