@@ -95,11 +95,19 @@ def test_every_command_has_a_section() -> None:
 
 def test_every_report_format_is_in_the_table_and_every_key_of_an_outcome_is_named() -> None:
     from normswap.reports.formats import FORMATS, time_stamp
-    from normswap.reports.formats.json import document
+    from normswap.reports.formats.json import enveloped
     from normswap.reports.outcome import Outcome
+    from normswap.reports.verification import verification
 
     text = reference("reports")
-    for name, suffix in FORMATS.items():
+    for name, (suffix, _) in FORMATS.items():
         assert re.search(rf"^\| `{name}` \| {f'`{re.escape(suffix)}`' if suffix else ''} ?\|", text, re.MULTILINE), name
-    whole = document([Outcome("", "", "", "")], time_stamp())
+    whole = enveloped(verification([Outcome("", "", "", "")]), time_stamp())
     assert all(f"`{key}`" in text for key in (*whole, *whole["outcomes"][0]))
+
+
+def test_every_schema_is_in_the_table() -> None:
+    from normswap.reports.document import COMMANDS
+
+    for name, found in COMMANDS.items():
+        assert re.search(rf"^\| .*`{name}`.* \| \[{found.schema}\.json\]", reference("reports"), re.MULTILINE), name
