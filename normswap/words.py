@@ -15,6 +15,7 @@ from typing import TypeVar
 
 __all__ = [
     "counted",
+    "inert",
     "json_number",
     "nearest",
     "shared",
@@ -39,6 +40,7 @@ _HIDDEN = re.compile(
     "\ufffe\uffff"  # not characters, and not allowed in XML
     "]"
 )
+_ACTS = re.compile(r"\s*(::|##|PASS|FAIL|TROUBLE)")  # at the beginning of a line
 
 
 def visible(text: str) -> str:
@@ -53,6 +55,15 @@ def visible(text: str) -> str:
 def written(lines: Iterable[str]) -> str:
     """Return lines as text, each through ``visible``, so that a name cannot begin a line."""
     return "\n".join(map(visible, lines))
+
+
+def inert(line: str) -> str:
+    """Mark a line that begins with a name where the name looks like a verdict or a workflow command of GitHub.
+
+    >>> inert("::error::x"), inert("PASS: all is well"), inert("conv::1")
+    ('| ::error::x', '| PASS: all is well', 'conv::1')
+    """
+    return f"| {line}" if _ACTS.match(line) else line
 
 
 def shortened(text: str, most: int) -> str:

@@ -10,7 +10,7 @@ from normswap.reports.blocks import Block, Code, Fold, Items, Text
 from normswap.reports.diagnosis_page import layer_table, mode_table, page_of
 from normswap.reports.document import Document, Section, Tone
 from normswap.reports.outcome import EQUAL, INTERRUPTED
-from normswap.words import counted, json_number, three_digits
+from normswap.words import counted, inert, json_number, three_digits
 
 if TYPE_CHECKING:  # a Diagnosis words itself through this file, which therefore knows it by its shape alone
     from normswap.diagnosis.findings import Diagnosis
@@ -120,7 +120,7 @@ def _lines_of_layers(diagnosis: Diagnosis) -> list[str]:
     for found in diagnosis.layers:
         numbers = [number for given in (found.trained, found.eval) for number in (given.spread, given.staleness)]
         cells = "  ".join(f"{three_digits(number):>8}" for number in numbers)
-        lines.append(f"{found.layer.name:<{width}}  {cells}  {'; '.join(found.remarks)}".rstrip())
+        lines.append(inert(f"{found.layer.name:<{width}}  {cells}  {'; '.join(found.remarks)}".rstrip()))
     return lines
 
 

@@ -13,7 +13,7 @@ from normswap.reports.blocks import Block, Cell, Code, Column, Items, Row, Table
 from normswap.reports.checks import spelled_forms
 from normswap.reports.document import Document, Section
 from normswap.reports.outcome import EQUAL
-from normswap.words import counted
+from normswap.words import counted, inert
 
 __all__ = ["inspected"]
 
@@ -58,7 +58,7 @@ def inspected(model: str, layers: Sequence[NormLayer], planned: Plan | None, rem
         word=word,
         tone="note",
         verdict=verdict,
-        lines=[*([table] if layers else []), *sentences, *remarks],
+        lines=[*([table] if layers else []), *sentences, *map(inert, remarks)],
         to="" if planned is None else planned.norm.name,
         facts=facts,
         summary=blocks,

@@ -9,7 +9,7 @@ from normswap.reports.blocks import Block, Code, Column, Fold, Items, Row, Table
 from normswap.reports.checks import grouped
 from normswap.reports.document import Case, Document, Section
 from normswap.reports.outcome import DIFFERENT, EQUAL
-from normswap.words import counted, json_number
+from normswap.words import counted, inert, json_number
 
 if TYPE_CHECKING:  # a Recalibration words itself through this file, which therefore knows it by its shape alone
     from normswap.recalibration.report import Gathered, Recalibration
@@ -106,7 +106,7 @@ def lines_of(found: Recalibration) -> list[str]:
     for moved in found.moved:
         ratio = f"{moved.least:.2g} to {moved.most:.2g}"
         figures = f"{moved.samples:>7}  {moved.shift:>9.2g} std  {ratio:>15}  {moved.staleness:>7.2g} nats"
-        lines.append(f"{moved.name:<{wide}}  {figures}")
+        lines.append(inert(f"{moved.name:<{wide}}  {figures}"))
     lines += [f"  FAILED: {check.detail}" for check in found.checks if not check.ok]
     lines += [f"  left as they are: {group}" for group in grouped(found.left)]
     lines += [f"  note: {note}" for note in found.notes]

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from normswap.reports.blocks import Code, Table
 from normswap.reports.document import Document, Section
-from normswap.words import visible
+from normswap.words import inert, visible
 
 __all__ = ["render", "written"]
 
@@ -54,4 +54,4 @@ def _table(table: Table, width: int, styled: bool) -> str:
         highlight=False,
     )
     console.print(shown)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+    return "\n".join(inert(line.rstrip()) for line in file.getvalue().splitlines())
