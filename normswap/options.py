@@ -38,10 +38,10 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
-Arguments = TypeVar("Arguments", bound="Planning | Converting | Verifying")
+Arguments = TypeVar("Arguments")
 Result = TypeVar("Result")
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-Kind = Literal["text", "target", "model", "path", "names", "flag", "whole", "margin", "shapes"]
+Kind = Literal["text", "target", "model", "path", "names", "flag", "whole", "count", "share", "margin", "shapes"]
 
 
 @dataclass(frozen=True)
@@ -232,8 +232,10 @@ def takes(arguments: Callable[P, Arguments]) -> Callable[[Callable[[Arguments], 
                 given = _signature(cls).bind(*args, **kwargs).arguments
             except TypeError as error:
                 raise TypeError(f"{function.__name__}() {error}") from None
-            parameters = {name: given.pop(name) for name in all_parameters() if name in given}
-            return function(cls(**given | {"to": make_norm(given["to"], **parameters)}))
+            if "to" in given:
+                parameters = {name: given.pop(name) for name in all_parameters() if name in given}
+                given["to"] = make_norm(given["to"], **parameters)
+            return function(cls(**given))
 
         call.__signature__ = _signature(cls)  # type: ignore[attr-defined]  # inspect reads it
         call.__doc__ = _documented(function.__doc__ or "", cls)
@@ -249,6 +251,7 @@ def _signature(arguments: type) -> inspect.Signature:
     of_targets = [
         inspect.Parameter(name, keyword, default=None, annotation=parameter.type | None)
         for name, parameter in all_parameters().items()
+        if "to" in hints
     ]
     first = next(index for index, parameter in enumerate(own) if parameter.kind is keyword)
     return inspect.Signature([*own[:first], *of_targets, *own[first:]])

@@ -58,10 +58,11 @@ def form_of(form: str | None, as_json: bool) -> str:
 def options_of(arguments: type, *names: str) -> Decorator:
     """Decorate a command with the options that a class declares, or with those of these names.
 
-    Without names, the parameters of targets come first.
+    Without names, the parameters of targets come first, if the class has a target.
     """
     declared = [one for one in fields(arguments) if spelled(one) and (not names or one.name in names)]
-    return _together([*([] if names else _of_targets()), *map(_declared, declared)])
+    takes_target = not names and any(one.name == "to" for one in fields(arguments))
+    return _together([*(_of_targets() if takes_target else []), *map(_declared, declared)])
 
 
 def parameters_in(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,6 +112,8 @@ _KINDS: dict[Kind, Mapping[str, Any]] = {  # kind of an option -> how click read
     "names": {"multiple": True, "metavar": "GLOB"},
     "flag": {"type": bool, "is_flag": True},
     "whole": {"type": click.IntRange(min=0), "show_default": True},
+    "count": {"type": click.IntRange(min=1)},
+    "share": {"type": float, "metavar": "SHARE"},
     "shapes": {"multiple": True, "callback": _shapes},
 }
 _METAVARS = {"runtimes": f"[{'|'.join((*OWN, *RUNTIMES))}]"}  # of options whose values are the keys of a table

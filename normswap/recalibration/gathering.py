@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normswap.errors import CannotRunError
+from normswap.recalibration.options import RecalibrationOptions
 from normswap.recalibration.processes import merged_over_processes, rank_and_size, share_of
 from normswap.recalibration.selection import Selection
 from normswap.recalibration.statistics import statistics_of
@@ -63,9 +64,7 @@ def gathered(
     return Seen(moments, notes=(*gathering.notes, *kept))
 
 
-def gathered_sequentially(
-    chosen: Selection, batches: Iterable[Any], momentum: float | None, progress: Progress | None
-) -> Seen:
+def gathered_sequentially(chosen: Selection, batches: Iterable[Any], options: RecalibrationOptions) -> Seen:
     """Gather layer by layer, each with the chosen layers before it in eval mode and recalibrated.
 
     Arguments and exceptions are those of ``recalibrate``.
@@ -79,7 +78,7 @@ def gathered_sequentially(
         stage = f"gathering statistics of layer {passes + 1} of {passes + len(waiting)}"
 
         def take(gathering: Gathering = gathering, stage: str = stage) -> Mapping[str, Moments]:
-            gathering.add_all(share_of(batches, rank_and_size()), stage=stage, progress=progress)
+            gathering.add_all(share_of(batches, rank_and_size()), stage=stage, progress=options.progress)
             return gathering.moments
 
         found = merged_over_processes(take)
@@ -93,5 +92,7 @@ def gathered_sequentially(
         names = [name for name in chosen.same_as(waiting[0]) if name in waiting]
         moments |= dict.fromkeys(names, found[waiting[0]])
         waiting = [name for name in waiting if name not in names]
-        model = chosen.backend.recalibrated(model, statistics_of(chosen, {n: moments[n] for n in names}, momentum))
+        model = chosen.backend.recalibrated(
+            model, statistics_of(chosen, {n: moments[n] for n in names}, options.momentum)
+        )
     return Seen(moments, passes, notes)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,96 +11,73 @@ import numpy as np
 from normswap.backends import Backend
 from normswap.errors import NothingToConvertError, SelectionError
 from normswap.layer import Floats, NormLayer
+from normswap.options import takes
 from normswap.recalibration.gathering import Seen, gathered, gathered_sequentially
+from normswap.recalibration.options import Recalibrating, RecalibrationOptions
 from normswap.recalibration.processes import rank_and_size
 from normswap.recalibration.report import Moved, Recalibration
 from normswap.recalibration.selection import Selection, check_output, selection
 from normswap.recalibration.statistics import statistics_of
-from normswap.report import Check, Progress
+from normswap.report import Check
 from normswap.statistics.mismatch import mismatch
 from normswap.statistics.moments import Moments
 from normswap.words import counted
 
-__all__ = ["recalibrate", "recalibrate_with"]
+__all__ = ["recalibrate", "recalibrate_selected", "recalibrate_with"]
 
 
-def recalibrate(
-    model: Any,
-    batches: Iterable[Any],
-    *,
-    momentum: float | None = None,
-    sequential: bool = False,
-    only: Sequence[str] = (),
-    skip: Sequence[str] = (),
-    output: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    progress: Progress | None = None,
-) -> Recalibration:
+@takes(Recalibrating)
+def recalibrate(asked: Recalibrating) -> Recalibration:
     """Give the BatchNorm layers of a model new running statistics; look at ``ok`` before using it.
 
     Where torch.distributed has been started, each process takes its share of the batches, every rank-th one unless the
     loader has a DistributedSampler, and all of them get the result of all; the first one writes it.
 
-    Args:
-        model: Path of an .onnx file, an onnx.ModelProto, or an nn.Module; never changed.
-        batches: What ``normswap.statistics.collect.Gathering.add`` takes, each; a loader's labels are left out.
-        momentum: Share of the new statistics in what is stored, in (0, 1], as torch's; None replaces the old ones.
-        sequential: Gather layer by layer, as in eval mode: as many passes over ``batches`` as there are layers.
-        only: Globs; if any are given, only layers that match one are recalibrated, and the others keep the mode that
-            they have while statistics are gathered.
-        skip: Globs; layers that match one are left as they are.
-        output: A file to write the result to, if it is ok: .onnx, or weights of an nn.Module (.pth, .safetensors).
-        force: Replace an existing ``output``.
-        progress: Called with (stage, done, total) as the work goes on.
-
     Raises:
         ModelReadError: If the file cannot be read.
         ModelWriteError: If ``output`` exists, is the source, or cannot be written.
-        SelectionError: If a glob matches nothing, ``momentum`` is no share, or ``batches`` can be had only once.
+        SelectionError: If a glob matches nothing, ``momentum`` is not a share, or ``batches`` can be read only once.
         NothingToConvertError: If no layer stores statistics, or no batch reaches one.
         UnsupportedModelError: If the model as a whole cannot be handled.
         CannotRunError: If the model does not run on a batch, or what a layer is given is not finite.
 
     Example:
         >>> import numpy as np
+        >>> import normswap
         >>> images = np.load("fixtures/lowlight_images.npz")["dark"]
-        >>> found = recalibrate("fixtures/lowlight.onnx", [images[:8], images[8:]])
+        >>> found = normswap.recalibrate("fixtures/lowlight.onnx", [images[:8], images[8:]])
         >>> found.ok, found.samples, len(found.moved)
         (True, 16, 9)
     """
-    chosen = selection(model, only=only, skip=skip, momentum=momentum)
-    if output is not None:
-        check_output(chosen, output, force=force)
-    if sequential and iter(batches) is batches:
+    chosen = selection(asked.model, asked)
+    return recalibrate_selected(chosen, asked.batches, asked)
+
+
+def recalibrate_selected(chosen: Selection, batches: Iterable[Any], options: RecalibrationOptions) -> Recalibration:
+    """Gather the statistics of chosen layers and store them; see ``recalibrate``."""
+    if options.output is not None:
+        check_output(chosen, options.output, force=options.force)
+    if not options.sequential:
+        return recalibrate_with(chosen, gathered(chosen, batches, progress=options.progress), options)
+    if iter(batches) is batches:
         raise SelectionError(
-            "sequential goes through the batches once for each layer, and these can be had only once; give a list, a "
-            "DataLoader, or whatever gives them anew"
+            "sequential goes through the batches once for each layer, and these can be read only once; give a list, a "
+            "DataLoader, or another source that can be read again"
         )
-    if sequential:
-        seen = gathered_sequentially(chosen, batches, momentum, progress)
-    else:
-        seen = gathered(chosen, batches, progress=progress)
-    return recalibrate_with(chosen, seen, momentum=momentum, sequential=sequential, output=output, force=force)
+    return recalibrate_with(chosen, gathered_sequentially(chosen, batches, options), options)
 
 
 def recalibrate_with(
     chosen: Selection,
     seen: Seen,
-    *,
-    momentum: float | None = None,
-    sequential: bool = False,
-    output: str | os.PathLike[str] | None = None,
-    force: bool = False,
+    options: RecalibrationOptions = RecalibrationOptions(),
 ) -> Recalibration:
     """Store what was gathered, and show that nothing else changed.
 
     Args:
         chosen: The model and its layers.
         seen: What was gathered for them.
-        momentum: See ``recalibrate``.
-        sequential: Whether it was gathered layer by layer.
-        output: See ``recalibrate``.
-        force: See ``recalibrate``.
+        options: How it was gathered, how it is stored, and where it is written.
 
     Raises:
         NothingToConvertError: If no batch reached a layer.
@@ -115,7 +91,7 @@ def recalibrate_with(
         raise NothingToConvertError(
             f"no batch reached any of the {counted(len(chosen.layers), 'layer')} to recalibrate"
         )
-    statistics = statistics_of(chosen, moments, momentum)
+    statistics = statistics_of(chosen, moments, options.momentum)
     after = backend.recalibrated(before, statistics)
     found = {layer.name: layer for layer in backend.find(after)}
     checks = [
@@ -129,14 +105,14 @@ def recalibrate_with(
         left=left,
         checks=tuple(checks),
         variance=backend.VARIANCE,
-        momentum=momentum,
-        sequential=sequential,
+        momentum=options.momentum,
+        sequential=options.sequential,
         passes=seen.passes,
-        notes=(*seen.notes, *_told(backend, momentum)),
+        notes=(*seen.notes, *_notes(backend, options.momentum)),
     )
-    if output is None or not result.ok or rank_and_size()[0]:
+    if options.output is None or not result.ok or rank_and_size()[0]:
         return result
-    with backend.Writing(after, output, force=force) as writing:
+    with backend.Writing(after, options.output, force=options.force) as writing:
         return replace(result, written=writing.commit())
 
 
@@ -146,8 +122,8 @@ def _stored(name: str, layer: NormLayer | None, statistics: tuple[Floats, Floats
     found = (None, None) if layer is None else (layer.running_mean, layer.running_var)
     for word, stored, value in zip(("mean", "variance"), found, statistics, strict=True):
         same = stored is not None and stored.tobytes() == value.astype(stored.dtype).tobytes()
-        said = "is" if same else "is not"
-        checks.append(Check("structure", name, same, detail=f"{name}: its {word} {said} what was computed"))
+        verb = "is" if same else "is not"
+        checks.append(Check("structure", name, same, detail=f"{name}: its {word} {verb} what was computed"))
     return checks
 
 
@@ -170,9 +146,9 @@ def _moved(layer: NormLayer, found: Moments, new: tuple[Floats, Floats]) -> Move
     )
 
 
-def _told(backend: Backend, momentum: float | None) -> list[str]:
+def _notes(backend: Backend, momentum: float | None) -> list[str]:
     divisor = "the number of elements" if backend.VARIANCE == "biased" else "the number of elements less one"
-    said = [f"the variance is {backend.VARIANCE}, divided by {divisor}"]
+    notes = [f"the variance is {backend.VARIANCE}, divided by {divisor}"]
     if momentum is not None:
-        said.append(f"what is stored is {1 - momentum:g} of the old statistics and {momentum:g} of the new")
-    return said
+        notes.append(f"what is stored is {1 - momentum:g} of the old statistics and {momentum:g} of the new")
+    return notes

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from normswap.backends import Backend
 from normswap.backends.torch.checkpoint import SUFFIXES
 from normswap.errors import NothingToConvertError, SelectionError
 from normswap.layer import NormLayer
-from normswap.plan import raise_for_idle_globs
+from normswap.plan import raise_for_idle_globs, selected
+from normswap.recalibration.options import RecalibrationOptions
 from normswap.statistics.collect import gathering_backend
 
 __all__ = ["Selection", "check_output", "selection"]
@@ -46,10 +46,9 @@ class Selection:
         return [layer.name for layer in self.layers if layer.name == name or (body and layer.body == body)]
 
 
-def selection(
-    model: Any, *, only: Sequence[str] = (), skip: Sequence[str] = (), momentum: float | None = None
-) -> Selection:
-    """Choose the layers that get new statistics; arguments and exceptions as for ``recalibrate``."""
+def selection(model: Any, options: RecalibrationOptions = RecalibrationOptions()) -> Selection:
+    """Choose the layers that get new statistics; exceptions as for ``recalibrate``."""
+    momentum, only, skip = options.momentum, options.only, options.skip
     if momentum is not None and not 0 < momentum <= 1:
         raise SelectionError(f"momentum is {momentum:g}, expected a share above 0 and up to 1")
     backend = gathering_backend(model)
@@ -59,8 +58,7 @@ def selection(
     cannot = backend.cannot_store(loaded)
     left: dict[str, str] = {}
     for layer in layers:
-        selected = not only or any(fnmatchcase(layer.name, glob) for glob in only)
-        if not selected or any(fnmatchcase(layer.name, glob) for glob in skip):
+        if not selected(layer.name, only, skip):
             left[layer.name] = "not selected"
         elif layer.role not in ("eval", "train"):
             left[layer.name] = f"its role is {layer.role}: it stores no running statistics that are its own"
@@ -68,8 +66,8 @@ def selection(
             left[layer.name] = cannot[layer.name]
     chosen = Selection(backend, loaded, tuple(layer for layer in layers if layer.name not in left), left)
     if not chosen.layers:
-        said = "".join(f": {name}: {why}" for name, why in list(left.items())[:1])
-        raise NothingToConvertError(f"none of {len(layers)} BatchNorm layers can be recalibrated{said}")
+        example = "".join(f": {name}: {why}" for name, why in list(left.items())[:1])
+        raise NothingToConvertError(f"none of {len(layers)} BatchNorm layers can be recalibrated{example}")
     bodies = {layer.body: layer.name for layer in chosen.layers if layer.body}
     for layer in layers:
         if layer.name in left and layer.body in bodies:

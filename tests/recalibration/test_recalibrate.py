@@ -27,6 +27,7 @@ from normswap.errors import CannotRunError, NothingToConvertError, SelectionErro
 from normswap.layer import Array, Floats, NormLayer
 from normswap.recalibration import recalibrate
 from normswap.recalibration.gathering import gathered
+from normswap.recalibration.options import RecalibrationOptions
 from normswap.recalibration.run import recalibrate_with
 from normswap.recalibration.selection import Selection, selection
 from normswap.statistics.collect import Gathering, gather
@@ -226,7 +227,7 @@ def test_sequential_takes_the_layers_in_the_order_in_which_they_run() -> None:
 
 
 def test_sequential_needs_batches_that_can_be_had_again() -> None:
-    with pytest.raises(SelectionError, match="can be had only once"):
+    with pytest.raises(SelectionError, match="can be read only once"):
         recalibrate(FIXTURE, iter(BATCHES), sequential=True)
 
 
@@ -512,7 +513,7 @@ MUTANTS = [
 def test_a_wrong_recalibration_fails(mutant: Callable[[Any, Statistics], Any], tmp_path: Path) -> None:
     chosen = selection(FIXTURE)
     seen = gathered(chosen, EQUAL)
-    wrong = recalibrate_with(sabotaged(chosen, mutant), seen, output=tmp_path / "out.onnx")
+    wrong = recalibrate_with(sabotaged(chosen, mutant), seen, RecalibrationOptions(output=tmp_path / "out.onnx"))
     assert not wrong.ok
     assert wrong.to_text().splitlines()[-1].startswith("FAIL")
     assert not (tmp_path / "out.onnx").exists()

@@ -177,7 +177,7 @@ REFUSED = {  # arguments -> words of the refusal
     "model.onnx --merge -o out.onnx": "name all of them after MODEL",
     "model.onnx --merge data.npz --inputs data.npz -o out.onnx": "--inputs does nothing with --merge",
     "model.onnx --merge data.npz -o out.onnx": "expected moments written with --shard, found arrays x",
-    "fixtures.lowlight:Generator --inputs data.npz -o out.npz --shard 1/2": "shards are of .onnx files",
+    "fixtures.lowlight:Generator --inputs data.npz -o out.npz --shard 1/2": "shards are for .onnx files",
     "fixtures.lowlight:Generator --inputs data.npz -o out.onnx": "is written as its weights",
     "fixtures/lowlight.safetensors --inputs data.npz -o out.pth": "a checkpoint cannot be run on data",
     "fixtures/lowlight.onnx --inputs data.npz -o out.onnx": "expected shape",
