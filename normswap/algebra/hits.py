@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 from normswap.algebra.errors import TooLargeError, UnreadableError
 from normswap.algebra.expressions import Expr, Mean, Root
@@ -84,15 +85,19 @@ def hits_over(
     ]  # fmt: skip
     start = dict(anchor.conditions) if world is None else world
 
-    def read(splits: Mapping[str, tuple[int, int]]) -> list[Hit]:
+    def read(splits: Mapping[str, tuple[int, int]], *, counts: bool) -> list[Hit]:
         layout, lengths = layout_of(dims)
-        axes = Axes(lengths, counts=True)
+        axes = Axes(lengths, counts=counts)
         reader = Reader(graph, x, split_layout(layout, axes, splits), axes, world=start, rules=rules)
         if only is None and not fused and not start and not _may_normalize(reader, anchor):
             return []
         return _heads(reader, names, _readings(reader, names, bounds))
 
-    return retried(read)
+    # Numbers are what they are, unless a count that is written as the rounding of 1/k is needed to see a mean.
+    hits = retried(partial(read, counts=False))
+    if any(hit.form.kind in ("own", "stored", "corrected") for hit in hits):
+        return hits
+    return retried(partial(read, counts=True)) or hits
 
 
 def _may_normalize(reader: Reader, anchor: Node) -> bool:

@@ -34,6 +34,7 @@ FUSED = frozenset({"BatchNormalization", "InstanceNormalization", "LayerNormaliz
 ANCHORS = FUSED | {"Sqrt", "Pow"}
 _LAYOUT = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"})
 _MOST_CANDIDATES = 14
+_NEAR = 12  # operators between a stored deviation and what it scales
 
 Held: TypeAlias = Key | Fraction | None  # the value that holds a parameter, a number, or neither
 
@@ -107,7 +108,7 @@ def find(graph: Graph, rules: Rules = RULES) -> Survey:
             if hit.y not in done:
                 done.add(hit.y)
                 survey.found.append(_normalization(graph, rules, anchor, x, hit))
-        if not hits and bounds.reached:
+        if not hits and bounds.reached and not graph.is_constant(anchor.output):
             survey.missed.append(Missed(anchor, "its surroundings are larger than those of any normalization"))
     return survey
 
@@ -157,17 +158,20 @@ def _candidates(graph: Graph, rules: Rules, anchor: Node, bounds: Bounds) -> Ite
     if anchor.op_type in FUSED and not _takes_computed_statistics(graph, anchor):
         x = anchor.inputs[0]
         assert x is not None, "an anchor has an input"
-        yield from _first(cuts(graph, rules, [x], bounds))
+        yield from _first(cuts(graph, rules, [x], Bounds()), Bounds())
     elif anchor.op_type in FUSED:
-        yield from _first(key for key in cuts(graph, rules, [anchor.output], bounds) if key != anchor.output)
+        yield from _first(cuts(graph, rules, [anchor.output], bounds, reduced=True), bounds)
     elif graph.is_constant(anchor.output):
-        yield from _scaled_by(graph, rules, anchor.output, bounds)
+        yield from _scaled_by(graph, rules, anchor.output)
     else:
-        yield from _first(cuts(graph, rules, [anchor.output], bounds))
+        yield from _first(cuts(graph, rules, [anchor.output], bounds, reduced=True), bounds)
 
 
-def _first(keys: Iterable[Key]) -> Iterator[Key]:
-    for _, key in zip(range(_MOST_CANDIDATES), keys, strict=False):
+def _first(keys: Iterable[Key], bounds: Bounds) -> Iterator[Key]:
+    for count, key in enumerate(keys):
+        if count == _MOST_CANDIDATES:
+            bounds.reached = True
+            return
         yield key
 
 
@@ -177,9 +181,9 @@ def _takes_computed_statistics(graph: Graph, node: Node) -> bool:
     return node.op_type == "BatchNormalization" and computed and not node.attributes.get("training_mode", 0)
 
 
-def _scaled_by(graph: Graph, rules: Rules, key: Key, bounds: Bounds) -> Iterator[Key]:
+def _scaled_by(graph: Graph, rules: Rules, key: Key) -> Iterator[Key]:
     """Yield what a stored deviation is brought together with."""
-    for reached in behind(graph, rules, key, bounds, 12):
+    for reached in behind(graph, rules, key, Bounds(), _NEAR):
         if graph.is_constant(reached):
             continue
         node = graph.producer(reached)
@@ -203,18 +207,18 @@ def _normalization(graph: Graph, rules: Rules, anchor: Node, x: Key, hit: Hit) -
         and not _takes_computed_statistics(graph, anchor)
     ):
         meaning = Meaning("train", meaning.channels, meaning.over, meaning.note)
-    stored = hit.form.kind == "stored"
+    stored, named = hit.form.kind == "stored", hit.form.kind != "unknown"
     trains = meaning.role == "train"
     return Normalization(
         meaning=meaning,
         other=_other(graph, rules, anchor, x, hit),
         x=x,
         y=hit.y,
-        gamma=_held(hit.form.g),
-        beta=_held(hit.form.b),
+        gamma=_held(hit.form.g) if named else None,
+        beta=_held(hit.form.b) if named else None,
         mean=_held(hit.form.m) if stored else anchor.inputs[3] if trains else None,
         var=_held(hit.form.v) if stored else anchor.inputs[4] if trains else None,
-        eps=hit.form.eps,
+        eps=hit.axes.rounded.get(hit.form.eps, hit.form.eps),
         places=tuple(hit.layout.index(group) if group in hit.layout else None for group in hit.tensor.layout),
         anchor=anchor,
         serves=serving(graph, x, hit.y),

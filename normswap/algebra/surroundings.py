@@ -9,8 +9,11 @@ from normswap.algebra.rules_onnx import Rules
 
 __all__ = ["Bounds", "behind", "cuts", "serving"]
 
-_MOST_BEFORE = 80  # values that are followed back from an anchor
+_MOST_BEFORE = 200  # values that are followed back from an anchor
 _MOST_BEHIND = 60  # nodes that are followed from an anchor on
+
+
+_REDUCING = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool"})
 
 
 class Bounds:
@@ -20,21 +23,31 @@ class Bounds:
         self.reached = False
 
 
-def cuts(graph: Graph, rules: Rules, start: Iterable[Key], bounds: Bounds) -> Iterator[Key]:
-    """Yield the values that all of ``start`` is computed from, the latest first."""
+def cuts(graph: Graph, rules: Rules, start: Iterable[Key], bounds: Bounds, *, reduced: bool = False) -> Iterator[Key]:
+    """Yield the values that all of ``start`` is computed from, the latest first.
+
+    Args:
+        graph: The graph.
+        rules: Operators without a rule are not looked behind.
+        start: The values.
+        bounds: Notes that the search came to a bound.
+        reduced: Only values that a mean or sum has been taken of: over no other are they a statistic.
+    """
     front = {key for key in start if not graph.is_constant(key)}
+    seen = not reduced
     for _ in range(_MOST_BEFORE):
         if not front:
             return
         latest = max(front, key=lambda key: _position(graph, key))
-        if len(front) == 1:
+        if len(front) == 1 and seen:
             yield latest
         front.discard(latest)
         node = graph.producer(latest)
         if node is None or (node.kind not in rules and node.branches is None):
             return
+        seen = seen or node.op_type in _REDUCING
         front |= {key for key in _data(node) if not graph.is_constant(key)}
-    bounds.reached = True
+    bounds.reached |= seen
 
 
 def _position(graph: Graph, key: Key) -> int:

@@ -95,14 +95,14 @@ class Axes:
         assumed: Axes of unknown length that met one of a known length: they are taken to be as long.
         ideals: Numbers whose roundings stand for them, as 1/3 in float32.
         counts: Whether the rounding of 1/k stands for 1/k, whatever the whole number k.
-        rounded: The numbers that were taken so.
+        rounded: The numbers that were taken so, and what stands there in their place.
     """
 
     lengths: dict[str, Expr] = field(default_factory=dict)
     assumed: dict[str, Expr] = field(default_factory=dict)
     ideals: tuple[Fraction, ...] = ()
     counts: bool = False
-    rounded: set[Fraction] = field(default_factory=set)
+    rounded: dict[Fraction, Fraction] = field(default_factory=dict)
 
     def fresh(self, place: int, length: Expr) -> str:
         """Return a new axis, along which something is repeated."""
@@ -128,18 +128,21 @@ class Axes:
     def number(self, value: float, dtype: np.dtype[np.generic]) -> Fraction:
         """Return what a constant stands for: itself, or the number that it is the rounding of."""
         found = exact(float(value))
-        for ideal in self._ideals_near(found):
-            if found != ideal and dtype.kind == "f" and float(np.asarray(float(ideal)).astype(dtype)) == found:
-                self.rounded.add(ideal)
+        if dtype.kind != "f" or not found:
+            return found
+        for ideal in self.ideals:
+            # A double that is computed may be off by one in its last place before it is rounded.
+            if found != ideal and abs(found - ideal) <= Fraction(
+                float(np.spacing(np.asarray(float(ideal)).astype(dtype)))
+            ):
+                self.rounded[ideal] = found
                 return ideal
+        if self.counts and 0 < found < 1 and (k := round(1 / found)) < 1 << 24:
+            count = Fraction(1, k)
+            if found != count and float(np.asarray(1 / k).astype(dtype)) == found:
+                self.rounded[count] = found
+                return count
         return found
-
-    def _ideals_near(self, found: Fraction) -> Iterable[Fraction]:
-        yield from self.ideals
-        if self.counts and 0 < found < 1:
-            k = round(1 / found)
-            if k < 1 << 24:
-                yield Fraction(1, k)
 
     def tensor(self, value: Value | None) -> Tensor:
         """Return a value as a tensor.
