@@ -26,7 +26,7 @@ import torch
 from gather import EXTENT, FIXTURE, ROOT, in_mode
 
 import normswap
-from normswap.backends import onnx_graph
+from normswap.backends import onnx_graph, save
 from normswap.backends.onnx_graph.inputs import signature
 from normswap.backends.torch import module as torch_module
 from normswap.backends.torch.factory import build
@@ -93,7 +93,7 @@ def of_onnx(path: Path, samples: int, rounds: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         for mode in set(MODES):
             file = f"{folder}/{mode}.onnx"
-            onnx_graph.save(in_mode(onnx_graph.prepare(model), mode), file)
+            save(onnx_graph, in_mode(onnx_graph.prepare(model), mode), file)
             sessions[mode] = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     y = sessions["eval"].run(None, {value.name: x})[0]
 

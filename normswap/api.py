@@ -8,11 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from normswap.backends import Feed, backend_for
-from normswap.backends.across import feeds_as_declared
-from normswap.backends.inputs import samples_for
-from normswap.backends.look import look
-from normswap.errors import CannotRunError, SelectionError
+from normswap.backends import backend_for, writing_backend
+from normswap.backends import save as write
+from normswap.backends.candidates import exported_candidates
+from normswap.backends.generated import samples_for
+from normswap.backends.inputs import feeds_as_declared
+from normswap.backends.look import look, source_of
+from normswap.backends.protocols import RewritesInPlace, RunsElsewhere
+from normswap.backends.values import Feed
+from normswap.errors import CannotRunError, SelectionError, UnsupportedModelError
 from normswap.layer import NormLayer
 from normswap.options import Converting, Planning, Scope, Verifying, takes
 from normswap.plan import Plan
@@ -94,34 +98,41 @@ def convert(asked: Converting) -> Conversion:
     backend, output = backend_for(asked.model), asked.output
     if asked.for_runtime in RUNTIMES and asked.end_to_end:
         asked = replace(asked, runtimes=(*asked.runtimes, asked.for_runtime))
-    check_runtimes(asked.runtimes, backend.RUNS_ELSEWHERE or (output is not None and Path(output).suffix == ".onnx"))
+    elsewhere = isinstance(backend, RunsElsewhere) or (output is not None and Path(output).suffix == ".onnx")
+    check_runtimes(asked.runtimes, elsewhere)
+    writer = None if output is None else writing_backend(backend)
+    source = source_of(asked, asked.seed, asked.runtimes)
 
     def feeds_of(model: Any) -> list[Feed]:
-        return backend.feeds(model, asked.inputs, asked.shapes or {}, asked.seed, samples_for(asked.runtimes))
+        return source.feeds(backend, model)
 
     looked = look(asked.model, asked, feeds_of if asked.end_to_end or asked.inputs is not None else None)
     planned = looked.plan(asked.norm, asked, asked.for_runtime)
     planned.raise_for_trouble(asked.allow_refusals)
-    if asked.in_place:
-        backend.check_in_place(looked.model, planned)
-    if output is not None:
-        backend.check_target(looked.model, output, force=asked.force)
+    in_place = backend if asked.in_place and isinstance(backend, RewritesInPlace) else None
+    if asked.in_place and in_place is None:
+        raise UnsupportedModelError("in_place is for an nn.Module; take conversion.model, or give output a file name")
+    if in_place is not None:
+        in_place.check_in_place(looked.model, planned)
+    if writer is not None and output is not None:
+        writer.check_target(looked.model, output, force=asked.force)
     before = backend.prepare(looked.model)
     converted = backend.rewrite(before, planned)
     feeds = feeds_of(before) if asked.end_to_end else None
     # The copying of large weights goes on while the result is verified; only what holds is put in place.
     with (
         nullcontext()
-        if output is None
-        else backend.Writing(converted, output, force=asked.force, feeds=feeds, runtimes=asked.runtimes)
+        if writer is None or output is None
+        else writer.writing(converted, output, force=asked.force, feeds=feeds)
     ) as writing:
-        more = {} if writing is None else writing.candidates
+        exported = None if writing is None else writing.exported
+        more = exported_candidates(backend, before, exported, Path(output or "").name, asked.runtimes)
         report = verify_conversion(backend, before, converted, planned, asked, feeds=feeds, more=more)
         written = writing.commit() if writing is not None and report.ok else None
-    if asked.in_place and report.ok:
-        backend.rewrite_in_place(looked.model, planned)
+    if in_place is not None and report.ok:
+        in_place.rewrite_in_place(looked.model, planned)
         return Conversion(asked.model, planned, report, written)
-    return Conversion(backend.public(converted), planned, report, written)
+    return Conversion(converted.public, planned, report, written)
 
 
 @takes(Verifying)
@@ -139,19 +150,21 @@ def verify(asked: Verifying) -> Report:
         NormswapError: In the kinds of ``convert``.
     """
     backend, after_backend = backend_for(asked.before), backend_for(asked.after)
-    check_runtimes(asked.runtimes, after_backend.RUNS_ELSEWHERE)
+    check_runtimes(asked.runtimes, isinstance(after_backend, RunsElsewhere))
     if asked.may_differ and backend is not after_backend:
         raise SelectionError(
             "the two models are of different frameworks and are compared end to end only, so that none of their layers "
             "may differ; leave out may_differ (--may-differ)"
         )
     other = after_backend.load(asked.after)
+    source = source_of(asked, asked.seed, asked.runtimes)
 
     def feeds_of(model: Any) -> list[Feed]:
-        batch = samples_for(asked.runtimes)
-        if asked.inputs is None and not asked.shapes and after_backend.DECLARES_INPUTS and not backend.DECLARES_INPUTS:
-            return feeds_as_declared(backend, model, after_backend, other, seed=asked.seed, batch=batch)
-        return backend.feeds(model, asked.inputs, asked.shapes or {}, asked.seed, batch)
+        inputs = after_backend.inputs(other)
+        if asked.inputs is None and not asked.shapes and inputs.declared and not backend.inputs(model).declared:
+            batch = samples_for(asked.runtimes)
+            return feeds_as_declared(backend, model, inputs, seed=asked.seed, batch=batch)
+        return source.feeds(backend, model)
 
     looked = look(asked.before, asked, feeds_of if asked.end_to_end or asked.inputs is not None else None)
     planned = looked.plan(asked.norm, asked)
@@ -181,4 +194,4 @@ def save(model: Any, path: str | os.PathLike[str], *, force: bool = False) -> No
         ModelWriteError: If the target exists, is the source, or cannot be written.
     """
     backend = backend_for(model)
-    backend.save(backend.load(model), path, force=force)
+    write(backend, backend.load(model), path, force=force)

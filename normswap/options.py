@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, cast, get_type_hints
 
+from normswap.data import Scale
 from normswap.norms import Norm, all_parameters, make_norm
 from normswap.norms.keywords import Keywords
 from normswap.norms.rounding import Tolerance
@@ -41,7 +42,9 @@ P = ParamSpec("P")
 Arguments = TypeVar("Arguments")
 Result = TypeVar("Result")
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-Kind = Literal["text", "target", "model", "path", "names", "flag", "whole", "count", "share", "margin", "shapes"]
+Kind = Literal[
+    "text", "target", "model", "path", "names", "flag", "whole", "count", "share", "margin", "shapes", "scale", "size"
+]
 
 
 @dataclass(frozen=True)
@@ -94,15 +97,16 @@ class Scope:
 
     inputs: Any = option(
         None,
-        "End-to-end inputs, arrays by input name; generated if not given.",
+        "End-to-end inputs: an .npz or .npy file, or a folder of those or of images; generated if not given.",
         "path",
         python=(
-            "They may be an .npz file or a mapping; for a torch model also a tensor, a tuple of positional arguments "
-            "or a mapping of named ones. An nn.Module is run on them once, on a copy, to see its layers and their "
-            "shapes. Generated inputs of an nn.Module have the shape that its first layer suggests; the report names "
-            "what was used."
+            "They may be what normswap.diagnose takes, of which the first batch is taken: an .npz or .npy file, a "
+            "folder of those or of images, or a loader. They may also be an array, arrays by name, and for a torch "
+            "model a tensor, a tuple of positional arguments or a mapping of named ones. An nn.Module is run on them "
+            "once, on a copy, to see its layers and their shapes. Generated inputs of an nn.Module have the shape that "
+            "its first layer suggests; the report names what was used."
         ),
-        metavar="FILE.npz",
+        metavar="DATA",
     )
     shapes: Shapes | None = option(
         None,
@@ -110,6 +114,15 @@ class Scope:
         "shapes",
         spelled="--shape",
         metavar="NAME=1x3x256x256",
+    )
+    scale: str | Scale | None = option(
+        None,
+        "The values of black and white in images for the model.",
+        "scale",
+        python="A key of normswap.data.SCALES, or a pair such as (0.0, 1.0). For inputs that are images.",
+    )
+    size: str | tuple[int, int] | None = option(
+        None, "Resize images to this size.", "size", python="A width and a height.", metavar="WxH"
     )
     only: Sequence[str] = option((), "Layers to convert, by glob; all if not given.", "names")
     skip: Sequence[str] = option((), "Layers to leave as they are, by glob.", "names")

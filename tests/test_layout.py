@@ -23,7 +23,6 @@ ON_DEMAND = [
     ("report", "reports.checks"),
 ]
 LONG: dict[str, str] = {  # a file of more than 300 lines -> why it holds one idea all the same
-    "backends.__init__": "in work",
     "backends.onnx_graph.graph.scopes": "in work",
     "backends.onnx_graph.structure": "in work",
     "backends.torch.checkpoint": "in work",

@@ -115,6 +115,8 @@ _KINDS: dict[Kind, Mapping[str, Any]] = {  # kind of an option -> how click read
     "count": {"type": click.IntRange(min=1)},
     "share": {"type": float, "metavar": "SHARE"},
     "shapes": {"multiple": True, "callback": _shapes},
+    "scale": {"type": click.Choice(list(SCALES))},
+    "size": {},
 }
 _METAVARS = {"runtimes": f"[{'|'.join((*OWN, *RUNTIMES))}]"}  # of options whose values are the keys of a table
 

@@ -111,7 +111,7 @@ def _carried_out(
         return recalibrate_with(chosen, merge_shards(chosen, _hash_of(chosen, model), merged), asked)
     batches = batches_of(
         data["inputs"],
-        inputs=chosen.backend.declared(chosen.model),
+        inputs=chosen.backend.inputs(chosen.model).declared,
         batch_size=data["batch_size"],
         scale=SCALES[data["scale"]] if data["scale"] else None,
         size=parse_size(data["size"]) if data["size"] else None,

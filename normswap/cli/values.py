@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from normswap.data import SCALES
 from normswap.norms import Parameter
 from normswap.norms.rounding import Tolerance
 from normswap.options import Kind
@@ -70,6 +71,21 @@ def _whole(value: Any) -> int:
     return value
 
 
+def _scale(value: Any) -> str:
+    if not isinstance(value, str) or value not in SCALES:
+        raise ValueError
+    return value
+
+
+def _size(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError
+    width, height = map(_whole, value)
+    if not width or not height:
+        raise ValueError
+    return width, height
+
+
 def _margin(value: Any) -> Tolerance:
     if type(value) not in (int, float) or not 0 < value < math.inf:
         raise ValueError
@@ -98,4 +114,6 @@ READINGS: dict[Kind, Reading] = {
     "whole": Reading("a whole number, 0 or more", _whole),
     "margin": Reading("a number above 0", _margin),
     "shapes": Reading("a table of shapes, as { x = [1, 3, 256, 256] }", _shapes),
+    "scale": Reading(f"one of {', '.join(map(repr, SCALES))}", _scale),
+    "size": Reading("a width and a height, as [256, 192]", _size),
 }

@@ -10,12 +10,12 @@ from normswap.data.batches import Batch, paired, regrouped
 from normswap.data.declared import INPUT, TARGET, Declared, Named, Role, Scale, Tally, dictated_batch
 from normswap.data.files import Files, check_paired, open_files
 from normswap.data.images import SCALES, parse_size
-from normswap.data.loaders import Loader
+from normswap.data.loaders import Loader, is_loader
 from normswap.errors import DataError
 from normswap.layer import Array
 from normswap.words import counted
 
-__all__ = ["BATCH_SIZE", "SCALES", "Data", "Declared", "Named", "Scale", "batches_of", "parse_size"]
+__all__ = ["BATCH_SIZE", "SCALES", "Data", "Declared", "Named", "Scale", "batches_of", "is_loader", "parse_size"]
 
 BATCH_SIZE = 8  # where neither the model nor the user says
 

@@ -15,7 +15,7 @@ from normswap.errors import DataError, first_line
 from normswap.layer import Array
 from normswap.words import counted
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "is_loader"]
 
 
 class Loader:
@@ -152,6 +152,13 @@ class Loader:
         ours = dict(zip(self._inputs.names or [self._inputs.word], item[:expected], strict=True))
         target = item[expected] if len(item) > expected else {}
         return ours, dict(target) if isinstance(target, Mapping) else {"": target}
+
+
+def is_loader(value: Any) -> bool:
+    """Whether a value gives batches, and is not an array itself, arrays by name, or a tuple or list of them."""
+    if value is None or _is_array(value) or isinstance(value, (str, bytes, Mapping, tuple, list, set)):
+        return False
+    return isinstance(value, Iterator) or callable(value) or _is_iterable(value)
 
 
 def _is_array(value: Any) -> bool:

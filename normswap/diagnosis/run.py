@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from normswap.backends import collecting_backend
 from normswap.data import Data, batches_of
 from normswap.data.declared import Scale
 from normswap.diagnosis.fewest import Fewest, fewest_layers
@@ -23,7 +24,7 @@ from normswap.recalibration.gathering import Seen
 from normswap.recalibration.run import recalibrate_with
 from normswap.recalibration.selection import selection
 from normswap.report import Progress
-from normswap.statistics.collect import Gathering, gathering_backend
+from normswap.statistics.collect import Gathering
 from normswap.words import counted
 
 __all__ = ["diagnose"]
@@ -78,8 +79,8 @@ def diagnose(
         ('convert to instance', ['eval', 'recalibrated', 'instance', 'batch-stat, N = 8'])
     """
     measure = measure_of(error)
-    backend = gathering_backend(model)
-    loaded = backend.without_statistics(backend.load(model))  # of training, which nobody compares
+    backend = collecting_backend(model)
+    loaded = backend.load(model, drop_statistics=True)  # of training, which nobody compares
     layers = [layer for layer in backend.find(loaded) if layer.role != "weight"]
     if not layers:
         raise NothingToConvertError(
@@ -89,7 +90,7 @@ def diagnose(
     sizes = [batch_size] if isinstance(batch_size, int) else sorted(set(batch_size or ()))
     data = batches_of(
         data,
-        inputs=backend.declared(loaded),
+        inputs=backend.inputs(loaded).declared,
         targets=targets,
         batch_size=max(sizes) if sizes else None,
         scale=scale,

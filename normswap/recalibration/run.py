@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from normswap.backends import Backend
+from normswap.backends import Collects, writing_backend
 from normswap.errors import NothingToConvertError, SelectionError
 from normswap.layer import Floats, NormLayer
 from normswap.options import takes
@@ -100,7 +100,7 @@ def recalibrate_with(
     ]
     old = {layer.name: layer for layer in chosen.layers}
     result = Recalibration(
-        model=backend.public(after),
+        model=after.public,
         moved=tuple(_moved(old[name], moments[name], statistics[name]) for name in moments),
         left=left,
         checks=tuple(checks),
@@ -112,7 +112,7 @@ def recalibrate_with(
     )
     if options.output is None or not result.ok or rank_and_size()[0]:
         return result
-    with backend.Writing(after, options.output, force=options.force) as writing:
+    with writing_backend(backend).writing(after, options.output, force=options.force) as writing:
         return replace(result, written=writing.commit())
 
 
@@ -146,7 +146,7 @@ def _moved(layer: NormLayer, found: Moments, new: tuple[Floats, Floats]) -> Move
     )
 
 
-def _notes(backend: Backend, momentum: float | None) -> list[str]:
+def _notes(backend: Collects, momentum: float | None) -> list[str]:
     divisor = "the number of elements" if backend.VARIANCE == "biased" else "the number of elements less one"
     notes = [f"the variance is {backend.VARIANCE}, divided by {divisor}"]
     if momentum is not None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normswap.backends import Backend
+from normswap.backends import Collects, collecting_backend, writing_backend
+from normswap.backends.protocols import RunsElsewhere
 from normswap.backends.torch.checkpoint import SUFFIXES
 from normswap.errors import NothingToConvertError, SelectionError
 from normswap.layer import NormLayer
 from normswap.plan import raise_for_idle_globs, selected
 from normswap.recalibration.options import RecalibrationOptions
-from normswap.statistics.collect import gathering_backend
 
 __all__ = ["Selection", "check_output", "selection"]
 
@@ -30,7 +30,7 @@ class Selection:
         left: Why each other layer keeps its statistics, or has none, by its name.
     """
 
-    backend: Backend
+    backend: Collects
     model: Any
     layers: tuple[NormLayer, ...]
     left: Mapping[str, str]
@@ -51,7 +51,7 @@ def selection(model: Any, options: RecalibrationOptions = RecalibrationOptions()
     momentum, only, skip = options.momentum, options.only, options.skip
     if momentum is not None and not 0 < momentum <= 1:
         raise SelectionError(f"momentum is {momentum:g}, expected a share above 0 and up to 1")
-    backend = gathering_backend(model)
+    backend = collecting_backend(model)
     loaded = backend.load(model)
     layers = backend.find(loaded)
     raise_for_idle_globs((*only, *skip), [layer.name for layer in layers])
@@ -80,8 +80,8 @@ def selection(model: Any, options: RecalibrationOptions = RecalibrationOptions()
 
 def check_output(chosen: Selection, output: str | os.PathLike[str], *, force: bool) -> None:
     """Raise ModelWriteError or SelectionError if the result could not be written there; see ``recalibrate``."""
-    chosen.backend.check_target(chosen.model, output, force=force)
-    if not chosen.backend.RUNS_ELSEWHERE and Path(output).suffix not in SUFFIXES:
+    writing_backend(chosen.backend).check_target(chosen.model, output, force=force)
+    if not isinstance(chosen.backend, RunsElsewhere) and Path(output).suffix not in SUFFIXES:
         raise SelectionError(
             f"{output}: a recalibrated module is written as its weights ({', '.join(SUFFIXES)}); load them and export, "
             "or recalibrate the export"

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import glob
 import operator
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from normswap.backends import Backend, Feed, Gatherer, SampleStatistics, backend_for
-from normswap.errors import CannotRunError, SelectionError, UnsupportedModelError
+from normswap.backends import collecting_backend
+from normswap.backends.protocols import Observes
+from normswap.backends.values import Collector, Feed, SampleStatistics
+from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import Array, NormLayer
 from normswap.norms import NORMS
 from normswap.plan import make_plan
@@ -33,7 +34,7 @@ from normswap.report import Progress
 from normswap.statistics.moments import Moments
 from normswap.words import nearest
 
-__all__ = ["MODES", "Gathering", "gather", "gathering_backend"]
+__all__ = ["MODES", "Gathering", "gather"]
 
 MODES = {  # how the layers normalize while statistics are gathered -> the target that says so
     "eval": "population",
@@ -82,7 +83,7 @@ class Gathering:
             raise SelectionError(f"unknown mode {mode!r}{nearest(mode, MODES)}; known are {', '.join(MODES)}")
         self.mode = mode
         self._switch = switch
-        self._backend = gathering_backend(model)
+        self._backend = collecting_backend(model)
         self._model = self._backend.prepare(self._backend.load(model))
         found = {layer.name: layer for layer in self._backend.find(self._model)}
         for name in layers or ():
@@ -98,7 +99,7 @@ class Gathering:
         self.notes: tuple[str, ...] = ()
         # What is merged, what is not yet, and how many samples those are.
         self._seen: tuple[dict[str, Moments], tuple[_Statistics, ...], int] = {}, (), 0
-        self._gatherer: Gatherer | None = None
+        self._collector: Collector | None = None
         self._taken: int | None = None  # how many arrays of a tuple the model takes
 
     def add(self, batch: Any) -> dict[str, Array]:
@@ -112,8 +113,8 @@ class Gathering:
             CannotRunError: If the batch does not fit, or the model does not run on it.
         """
         arrays = self._fitted(batch)
-        gatherer = self._gatherer = self._gatherer or self._made(arrays)
-        run, seen = gatherer(arrays)
+        collector = self._collector = self._collector or self._made(arrays)
+        run, seen = collector(arrays)
         merged, waiting, samples = self._seen
         # In one step, so that an interrupt loses one batch at most.
         self._seen = merged, (*waiting, seen), samples + _samples_of(seen)
@@ -182,16 +183,18 @@ class Gathering:
         self._seen = merged, (), 0
         return merged
 
-    def _made(self, arrays: Mapping[str, Any]) -> Gatherer:
-        model = self._backend.observe(self._model, lambda _: [Feed(arrays, "the first batch")], given=True)
+    def _made(self, arrays: Mapping[str, Any]) -> Collector:
+        model = self._model
+        if isinstance(self._backend, Observes):
+            model = self._backend.observe(model, lambda _: [Feed(arrays, "the first batch")], given=True)
         # Names are given to make_plan as globs.
         only = None if self._switch is None else list(map(glob.escape, self._switch))
         planned = make_plan(NORMS[MODES[self.mode]], () if only == [] else self._backend.find(model), only=only or ())
-        gatherer = self._backend.Gatherer(model, planned, [layer.name for layer in self.layers])
-        self.unobserved = dict(gatherer.unobserved)
-        self.notes = (*self.notes, *self._backend.notes(model))
+        collector = self._backend.collector(model, planned, [layer.name for layer in self.layers])
+        self.unobserved = dict(collector.unobserved)
+        self.notes = (*self.notes, *model.notes)
         self.left = {refusal.layer.name: refusal.reason for refusal in planned.refusals}
-        return gatherer
+        return collector
 
     def _fitted(self, batch: Any) -> Mapping[str, Any]:
         """Bind a batch to the model's inputs."""
@@ -213,14 +216,10 @@ class Gathering:
         raise trouble or CannotRunError("the batch holds no arrays")
 
     def _bound(self, batch: Any) -> Mapping[str, Any]:
-        if self._backend.DECLARES_INPUTS:  # which takes arrays
-            if isinstance(batch, Mapping):
-                return self._backend.fit(self._model, {name: _array(value) for name, value in batch.items()})
-            values = batch if isinstance(batch, tuple) else (batch,)
-            return self._backend.fit(self._model, {f"[{i}]": _array(value) for i, value in enumerate(values)})
+        inputs = self._backend.inputs(self._model)
         if isinstance(batch, Mapping) and all(isinstance(value, np.ndarray) for value in batch.values()):
-            return self._backend.fit(self._model, batch)
-        return self._backend.feeds(self._model, batch, {}, 0)[0].arrays
+            return inputs.fit(batch)
+        return inputs.bind(batch)
 
 
 def _samples_of(seen: _Statistics) -> int:
@@ -263,27 +262,3 @@ def gather(
     gathering = Gathering(model, mode, layers=layers)
     gathering.add_all(batches, each=each, progress=progress)
     return gathering
-
-
-def gathering_backend(model: Any) -> Backend:
-    """Return the backend of a model whose layers can be looked into.
-
-    Raises:
-        ModelReadError: If no backend takes it.
-        UnsupportedModelError: If they cannot.
-    """
-    backend = backend_for(model)
-    if not backend.GATHERS:
-        named = os.fspath(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__
-        raise UnsupportedModelError(
-            f"{named}: the inputs of an exported program's layers are not looked into; "
-            "give the nn.Module that it was made from, or an .onnx export"
-        )
-    return backend
-
-
-def _array(value: Any) -> Array:
-    """Take an array, or a tensor without importing its framework."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    return np.asarray(value)

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from normswap.backends import Backend, Candidate, Feed, runtimes_of
+from normswap.backends import Backend
+from normswap.backends.candidates import Candidate, candidates_of, runtimes_of
+from normswap.backends.values import Feed
 from normswap.norms.rounding import Tolerance
 from normswap.options import Options
 from normswap.plan import Plan
@@ -56,8 +58,8 @@ def verify_conversion(
         CannotRunError: If none of ``feeds`` runs.
     """
     progress = options.progress or _silent
-    notes = list(backend.notes(before))
-    checks = list(backend.compare_structure(before, after, plan))
+    notes = list(before.notes)
+    checks = list(backend.compare(before, after, plan))
     probed, probe_notes = probe_layers(backend, before, after, plan, options.seed, progress)
     checks += probed
     notes += probe_notes
@@ -75,7 +77,7 @@ def verify_conversion(
         if differing:
             notes.append(f"end to end was judged with layers as in the original, as they may be: {some(differing)}")
         elsewhere = runtimes_of(backend, options.runtimes)
-        candidates = {how: Candidate.of(backend, after, how) for how in (*backend.WAYS, *elsewhere)} | dict(more or {})
+        candidates = candidates_of(backend, after, elsewhere) | dict(more or {})
         tolerance = options.tolerance or Tolerance()
         run = end_to_end(backend, before, candidates, whole, feeds or (), tolerance, options.seed, progress)
         checks += run.checks
@@ -109,7 +111,7 @@ def _plan_of_whole(
     rest = replace(plan, layers=tuple(layer for layer in plan.layers if layer.name not in differing))
     if not rest.layers:
         return "every converted layer differs, as allowed, so that nothing was shown"
-    if not all(check.ok for check in backend.compare_structure(before, after, rest)):
+    if not all(check.ok for check in backend.compare(before, after, rest)):
         return (
             f"end to end was not judged, because of layers that are neither as before nor as meant: {some(differing)}"
         )
@@ -143,10 +145,7 @@ def verify_across(
     Raises:
         CannotRunError: If the original runs on none of ``feeds``.
     """
-    candidates = {
-        how: Candidate.of(after_backend, after, how, lambda arrays: backend.plain(before, arrays))
-        for how in (*after_backend.WAYS, *runtimes_of(after_backend, options.runtimes))
-    }
+    candidates = candidates_of(after_backend, after, options.runtimes, backend.inputs(before).to_arrays)
     run = end_to_end(
         backend,
         before,
@@ -165,7 +164,7 @@ def verify_across(
         parameters=plan.norm.parameters,
         planned=tuple(layer.name for layer in plan.layers),
         checks=run.checks,
-        notes=(limit, *backend.notes(before), *run.notes),
+        notes=(limit, *before.notes, *run.notes),
         inputs=run.source,
         left=plan.left,
         needed=("end to end",),

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from normswap.backends import Backend, Candidate, Feed, Run
+from normswap.backends import Backend
+from normswap.backends.candidates import Candidate, run_in
+from normswap.backends.values import Feed, Run
 from normswap.errors import CannotRunError
 from normswap.layer import Array
 from normswap.norms import NORMS, Blend, Norm
@@ -147,7 +149,7 @@ def original_elsewhere(backend: Backend, before: Any, runtimes: Sequence[str], r
             continue
         try:
             here = backend.run(before, run.arrays, how=backend.WAYS[0]).outputs
-            there = backend.run(before, run.arrays, how=how).outputs
+            there = run_in(backend, before, run.arrays, how).outputs
         except CannotRunError as error:
             said.append(f"{how} does not run the original, as it is, either: {error}")
             continue

@@ -14,7 +14,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from normswap.backends import Backend, CutLayer
+from normswap.backends import Backend
+from normswap.backends.values import CutLayer
 from normswap.errors import CannotRunError
 from normswap.layer import Array, Floats, NormLayer
 from normswap.norms.rounding import LARGEST, rounding_bound
@@ -127,7 +128,7 @@ def probe_layers(
     checks: list[Check] = []
     guessed: list[str] = []
     raising: list[str] = []
-    for cut in backend.cut_layers(before, after, plan):
+    for cut in backend.cut(before, after, plan):
         progress("probing layers", len(checks), len(plan.layers))
         if any(getattr(cut.layer, name) is None for name in ("weight", "bias")):
             guessed.append(cut.layer.name)
@@ -136,7 +137,7 @@ def probe_layers(
         if shy:
             raising.append(cut.layer.name)
     if not plan.norm.trains:  # stored statistics of any size, since the layer's own hide a wrong eps
-        cuts = backend.cut_layers(before, after, plan, free=("running_mean", "running_var"))
+        cuts = backend.cut(before, after, plan, free=("running_mean", "running_var"))
         for index, cut in enumerate(cuts):
             check, _ = _probe(plan, cut, _with_small_statistics(cut.layer, seed), seed)
             if _says_more(check, checks[index]):

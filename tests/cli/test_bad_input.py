@@ -297,12 +297,12 @@ BAD_INPUTS = {
     "encrypted": (lambda: marked(1), "encrypted"),
     "patched": (lambda: marked(32), "patched data"),
     "pickled objects": (lambda: np.savez("bad.npz", x=np.array([{}], object)), "Object arrays"),
-    "no arrays": (lambda: np.savez("bad.npz"), "no array 'x'"),
-    "another name": (lambda: np.savez("bad.npz", image=image()), "found image"),
-    "another type": (lambda: np.savez("bad.npz", x=image().astype(np.float64)), "expected float32, found float64"),
-    "another shape": (lambda: np.savez("bad.npz", x=image()[:, :2]), "found (2, 2, 8, 8)"),
-    "another rank": (lambda: np.savez("bad.npz", x=image()[0]), "found (3, 8, 8)"),
-    "a member that is no array": (lambda: zipped("x", b"hello"), "'x': expected float32"),
+    "no arrays": (lambda: np.savez("bad.npz"), "the model takes x, found none"),
+    "other names": (lambda: np.savez("bad.npz", image=image(), mask=image()), "the model takes x, found image, mask"),
+    "another type": (lambda: np.savez("bad.npz", x=image().astype(np.int64)), "'x': expected float32, found int64"),
+    "another shape": (lambda: np.savez("bad.npz", x=image()[:, :2]), "'x': expected shape Nx3x8x8, found 2x2x8x8"),
+    "another rank": (lambda: np.savez("bad.npz", x=image()[0]), "found 3x8x8; the first axis is samples"),
+    "a member that is no array": (lambda: zipped("x", b"hello"), "bad.npz: expected an .npz file"),
 }
 
 

@@ -224,6 +224,8 @@ SAMPLES: Mapping[Kind, tuple[str, Any]] = {  # kind of an option -> a value as a
     "whole": ("7", 7),
     "margin": ("32", Tolerance(margin=32.0)),
     "shapes": ("{ x = [1, 3, 8, 8] }", {"x": (1, 3, 8, 8)}),
+    "scale": ('"-1,1"', "-1,1"),
+    "size": ("[256, 192]", (256, 192)),
 }
 
 

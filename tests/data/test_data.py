@@ -21,7 +21,6 @@ from support import ROOT
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from normswap.backends import backend_for
-from normswap.backends.onnx_graph.inputs import signature
 from normswap.data import SCALES, Data, Named, batches_of, parse_size
 from normswap.errors import DataError
 from normswap.layer import Array, Dim
@@ -177,7 +176,7 @@ def test_where_the_model_says_nothing_data_are_passed_on() -> None:
 
 def test_the_shipped_model_and_images() -> None:
     backend = backend_for("lowlight.onnx")
-    inputs = signature(backend.load(ROOT / "fixtures" / "lowlight.onnx"))
+    inputs = backend.inputs(backend.load(ROOT / "fixtures" / "lowlight.onnx")).declared
     path = ROOT / "fixtures" / "lowlight_images.npz"
     data = batches_of(path, inputs=inputs, targets=path, outputs=[Named("restored")])
     assert data.source == f"{path}: dark 16x3x64x64"

@@ -21,6 +21,7 @@ from torch import nn
 
 import normswap
 from normswap.backends import onnx_graph
+from normswap.backends.inputs import feeds_of
 from normswap.backends.torch import module as torch_module
 from normswap.backends.torch.factory import build as build_module
 from normswap.errors import CannotRunError, NothingToConvertError, SelectionError, UnsupportedModelError
@@ -282,7 +283,7 @@ def test_the_callers_module_is_left_as_it_was(generator: nn.Module) -> None:
 def recalibrated_case(text: str, **options: Any) -> tuple[onnx.ModelProto, normswap.Recalibration]:
     proto = build(text)
     model = onnx_graph.load(proto)
-    feed = onnx_graph.feeds(model, None, {}, 3, 6)[0].arrays
+    feed = feeds_of(onnx_graph, model, None, {}, 3, 6)[0].arrays
     return proto, recalibrate(proto, [feed], **options)
 
 
@@ -310,7 +311,7 @@ def test_every_other_small_graph_is_recalibrated(name: str, sequential: bool) ->
     assert {moved.name for moved in found.moved} | found.left.keys() == CASES[name].roles.keys()
     onnx_graph.load(found.model)
     mode = "eval" if sequential else "batch-stat"
-    feed = onnx_graph.feeds(onnx_graph.load(proto), None, {}, 3, 6)[0].arrays
+    feed = feeds_of(onnx_graph, onnx_graph.load(proto), None, {}, 3, 6)[0].arrays
     names = [moved.name for moved in found.moved]
     # Under its own new statistics, or those of the batch, every layer is given what it was.
     seen = Gathering(found.model, mode, switch=names)
@@ -540,7 +541,7 @@ def reads_another_tensor(model: Any, statistics: Statistics) -> Any:
 @pytest.mark.parametrize("mutant", [changes_a_shared_tensor, reads_another_tensor], ids=lambda m: m.__name__)
 def test_a_wrong_recalibration_of_shared_tensors_fails(mutant: Callable[[Any, Statistics], Any]) -> None:
     chosen = selection(build(CASES["shared parameters"].text))
-    seen = gathered(chosen, [onnx_graph.feeds(chosen.model, None, {}, 0)[0].arrays])
+    seen = gathered(chosen, [feeds_of(onnx_graph, chosen.model, None, {}, 0)[0].arrays])
     assert not recalibrate_with(sabotaged(chosen, mutant), seen).ok
     assert recalibrate_with(chosen, seen).ok
 

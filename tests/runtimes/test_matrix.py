@@ -20,6 +20,7 @@ from support.readers.matrix_table import documented_table, measured_table
 
 from normswap import NORMS, CannotRunError, Norm, NormLayer
 from normswap.backends import onnx_graph
+from normswap.backends.candidates import run_in
 from normswap.layer import Array, Floats
 from normswap.norms.base import Form, by_name
 from normswap.norms.rounding import UNIT_ROUNDOFF, rounding_bound
@@ -119,7 +120,7 @@ def measured(norm: Norm, form: Form, dtype: str, how: str) -> tuple[Verdict, Ver
 
     def judged(x: Array) -> Verdict:
         try:
-            outputs = onnx_graph.run(converted, {"x": x}, how=how).outputs
+            outputs = run_in(onnx_graph, converted, {"x": x}, how).outputs
         except CannotRunError:
             return "refused"
         return verdict(norm, layer, x, outputs["y"])
@@ -182,7 +183,7 @@ def test_onnxruntime_computes_float64(key: tuple[str, str]) -> None:
     converted = onnx_graph.rewrite(model, Plan(norm, (layer,), forms={layer.name: Choice(key[1], "measured")}))
     x = batch(4, "float32").astype(np.float64)
     for how in onnx_graph.WAYS:
-        assert verdict(norm, layer, x, onnx_graph.run(converted, {"x": x}, how=how).outputs["y"]) == "right"
+        assert verdict(norm, layer, x, run_in(onnx_graph, converted, {"x": x}, how).outputs["y"]) == "right"
 
 
 def test_the_documents_show_the_tables() -> None:

@@ -23,7 +23,9 @@ from support.models.targets import options
 
 import normswap
 from normswap import NORMS, CannotRunError, RefusedLayersError, SelectionError
-from normswap.backends import onnx_graph, runtimes_of
+from normswap.backends import onnx_graph, save
+from normswap.backends.candidates import runtimes_of
+from normswap.backends.inputs import feeds_of
 from normswap.cli import main
 from normswap.norms.base import by_name
 from normswap.plan import Choice, Plan, make_plan
@@ -67,7 +69,7 @@ def written_as(form: str, to: str, source: Path) -> Path:
     norm = type(plan.norm)()
     norm.forms = by_name(*OTHER_FORMS[to])
     chosen = {layer.name: Choice(form, "others write it") for layer in plan.layers}
-    onnx_graph.save(onnx_graph.rewrite(before, replace(plan, norm=norm, forms=chosen)), "others.onnx")
+    save(onnx_graph, onnx_graph.rewrite(before, replace(plan, norm=norm, forms=chosen)), "others.onnx")
     return Path("others.onnx")
 
 
@@ -123,9 +125,9 @@ CRASHES = {  # found by running every small model there
 def test_a_crash_of_the_runtime_is_a_finding(runtime: str) -> None:
     needs(runtime)
     model = onnx_graph.load(build(CASES[CRASHES[runtime]].text))
-    (feed, *_) = onnx_graph.feeds(model, None, {}, 0)
+    (feed, *_) = feeds_of(onnx_graph, model, None, {}, 0)
     with pytest.raises(CannotRunError, match=f"{runtime} (crashed|cannot run)"):
-        onnx_graph.run(model, feed.arrays, how=runtime)
+        onnx_graph.run_elsewhere(model, feed.arrays, runtime=runtime)
 
 
 def test_what_does_not_run_there_fails_and_says_so() -> None:
@@ -152,7 +154,7 @@ def test_half_precision_comes_back_as_the_model_declares_it() -> None:
     needs("opencv")
     model = onnx_graph.load(build(CASES["float16"].text))
     x = np.random.default_rng(0).standard_normal((2, 4, 6, 5)).astype(np.float16)
-    run = onnx_graph.run(model, {"x": x}, how="opencv")
+    run = onnx_graph.run_elsewhere(model, {"x": x}, runtime="opencv")
     assert run.outputs["out"].dtype == np.float16
     assert run.notes[1] == "opencv gives out in float32, where the model declares float16; it was rounded"
 
@@ -161,7 +163,7 @@ def test_random_numbers_are_not_compared_across_runtimes() -> None:
     needs("mnn")
     model = onnx_graph.load(build(CASES["seeded dropout"].text))
     with pytest.raises(CannotRunError, match=r"draws random numbers \(Dropout, RandomNormalLike\), and mnn"):
-        onnx_graph.run(model, {"x": np.zeros((2, 4, 6, 5), np.float32)}, how="mnn")
+        onnx_graph.run_elsewhere(model, {"x": np.zeros((2, 4, 6, 5), np.float32)}, runtime="mnn")
 
 
 def test_external_data_and_large_tensors_go_there(folder: Path) -> None:

@@ -16,6 +16,7 @@ from support import ROOT
 from support.models.cases import CASES, build
 from torch import nn
 
+from normswap.backends.inputs import feeds_of
 from normswap.backends.torch.factory import build as build_module
 from normswap.errors import CannotRunError, SelectionError, UnsupportedModelError
 from normswap.layer import Array
@@ -124,7 +125,7 @@ def test_small_graphs(name: str, mode: str) -> None:
     from normswap.backends import onnx_graph
 
     model = onnx_graph.load(build(CASES[name].text))
-    feed = onnx_graph.feeds(model, None, CASES[name].shapes, 0)[0]
+    feed = feeds_of(onnx_graph, model, None, CASES[name].shapes, 0)[0]
     gathering = gather(model, [feed.arrays] * 2, mode)
     roles = {layer: role for layer, role in CASES[name].roles.items() if role != "weight"}
     assert {layer.name for layer in gathering.layers} == roles.keys()
@@ -147,7 +148,7 @@ def test_statistics_of_small_graphs(name: str) -> None:
     from normswap.backends import onnx_graph
 
     model = onnx_graph.load(proto)
-    x = onnx_graph.feeds(model, None, {"x": (5, 4, 6, 5)} if case.shapes else {}, 0, 5)[0].arrays["x"]
+    x = feeds_of(onnx_graph, model, None, {"x": (5, 4, 6, 5)} if case.shapes else {}, 0, 5)[0].arrays["x"]
     moments = gather(model, [{"x": x[:2]}, {"x": x[2:]}]).moments["y"]
     t = np.maximum(x, 0).astype(np.float64)
     axes = (0, *range(2, t.ndim))

@@ -23,7 +23,9 @@ from support.oracles.mutated import BODIES, Body, made
 
 import normswap
 from normswap import NORMS, Report, Tolerance
-from normswap.backends import Candidate, onnx_graph
+from normswap.backends import onnx_graph
+from normswap.backends.candidates import candidates_of
+from normswap.backends.inputs import feeds_of
 from normswap.verify.end_to_end import end_to_end
 from normswap.verify.probes import probe_layers
 
@@ -97,8 +99,8 @@ def test_end_to_end_rejects_it_by_itself(name: str, to: str, body: str) -> None:
     if not is_mutant(MUTANTS[name], TARGETS[to]):
         return
     backend, before, after, plan = made(BODIES[body], to, MUTANTS[name])
-    feeds = backend.feeds(before, BODIES[body].inputs(), {}, 0)
-    candidates = {how: Candidate.of(backend, after, how) for how in backend.WAYS}
+    feeds = feeds_of(backend, before, BODIES[body].inputs(), {}, 0)
+    candidates = candidates_of(backend, after)
     checks = end_to_end(backend, before, candidates, plan, feeds, Tolerance(), 0, lambda *_: None).checks
     assert checks
     assert not any(check.ok for check in checks)

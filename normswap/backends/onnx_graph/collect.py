@@ -1,4 +1,4 @@
-"""Gatherer: a graph that also hands out the statistics of each sample at its BatchNorms' inputs, run in ONNX Runtime.
+"""GraphCollector: a graph in ONNX Runtime that also returns the statistics of its BatchNorms' inputs, sample by sample.
 
 They are computed inside the graph, by two passes, and only a mean and a variance for each sample and channel leave it.
 """
@@ -11,7 +11,6 @@ from graphlib import TopologicalSorter
 import numpy as np
 import onnx
 
-from normswap.backends import Run, SampleStatistics
 from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
 from normswap.backends.onnx_graph.graph.scopes import graphs_in
@@ -19,14 +18,15 @@ from normswap.backends.onnx_graph.graph.shapes import element_of, spelled
 from normswap.backends.onnx_graph.rewrite import names_in, rewrite
 from normswap.backends.onnx_graph.runtime import Session
 from normswap.backends.onnx_graph.witness import fix_randomness
+from normswap.backends.values import Run, SampleStatistics
 from normswap.errors import CannotRunError
 from normswap.layer import Array
 from normswap.plan import Plan
 
-__all__ = ["Gatherer"]
+__all__ = ["GraphCollector"]
 
 
-class Gatherer:
+class GraphCollector:
     """A model in ONNX Runtime, with its default optimizations, that tells what its layers are given.
 
     Args:
@@ -56,7 +56,7 @@ class Gatherer:
                 types[value] = spelled(site.scope.value_type(value)) or site.layer.dtype
         rewritten = rewrite(model, plan, version="") if plan.layers else copy_of(model)
         self._outputs = [value.name for value in rewritten.proto.graph.output]
-        self._gathered = _add_outputs(rewritten, types)
+        self._added = _add_outputs(rewritten, types)
         order = _order(rewritten.proto.graph)
         self._values = dict(sorted(self._values.items(), key=lambda item: order[item[0]]))
         self._session = Session(fix_randomness(rewritten)[0], optimize=True)
@@ -69,7 +69,7 @@ class Gatherer:
         """
         found = self._session.run(arrays)
         statistics: dict[str, SampleStatistics] = {}
-        for value, outputs in self._gathered.items():
+        for value, outputs in self._added.items():
             mean, var, shape = (found[name] for name in outputs)
             if not shape[2]:
                 raise CannotRunError(f"{value!r}: it has no elements in this batch, so that there are no statistics")
@@ -97,9 +97,9 @@ def _add_outputs(model: OnnxModel, types: Mapping[str, str | None]) -> dict[str,
     graph = model.proto.graph
     taken = names_in(model.proto)
     nodes = list(graph.node)
-    gathered: dict[str, tuple[str, str, str]] = {}
+    added: dict[str, tuple[str, str, str]] = {}
     for number, (value, dtype) in enumerate(types.items()):
-        prefix = f"gathered_{number}"
+        prefix = f"collected_{number}"
         while any(name.startswith(prefix) for name in taken):
             prefix += "_"
         compute = "float64" if dtype == "float64" else "float32"
@@ -121,9 +121,9 @@ def _add_outputs(model: OnnxModel, types: Mapping[str, str | None]) -> dict[str,
         ]
         for name, kind in zip(outputs, (element_of(compute), element_of(compute), onnx.TensorProto.INT64), strict=True):
             graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
-        gathered[value] = outputs
+        added[value] = outputs
     set_nodes(graph.node, nodes)
-    return gathered
+    return added
 
 
 def _mean_of(value: str, output: str, opset: int) -> list[onnx.NodeProto]:

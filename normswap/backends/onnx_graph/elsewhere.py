@@ -10,17 +10,17 @@ import ml_dtypes  # noqa: F401  # so that NumPy knows bfloat16 by name
 import numpy as np
 
 from normswap import runtimes
-from normswap.backends import Run
 from normswap.backends.onnx_graph.graph.model import OnnxModel
 from normswap.backends.onnx_graph.graph.save import write_model
 from normswap.backends.onnx_graph.graph.shapes import spelled
+from normswap.backends.values import Run
 from normswap.errors import CannotRunError
 from normswap.layer import Array
 
-__all__ = ["run_elsewhere"]
+__all__ = ["run_in"]
 
 
-def run_elsewhere(model: OnnxModel, arrays: Mapping[str, Array], runtime: str) -> Run:
+def run_in(runtime: str, model: OnnxModel, arrays: Mapping[str, Array]) -> Run:
     """Write a model aside and run it in one of normswap.runtimes.RUNTIMES.
 
     Outputs that the runtime gives in a wider type than the graph declares are rounded to that, and a note says so.

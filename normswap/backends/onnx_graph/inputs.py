@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from normswap.backends.inputs import BATCH, drawn
+from normswap.backends.generated import drawn
 from normswap.backends.onnx_graph.graph.model import OnnxModel
 from normswap.backends.onnx_graph.graph.shapes import dims_of, spelled
+from normswap.backends.values import Feed
 from normswap.errors import CannotRunError
 from normswap.layer import Array, Dim
 
-__all__ = ["Signature", "check_feed", "generate", "signature"]
+__all__ = ["GraphInputs", "Signature", "signature"]
 
 _EXTENTS = (32, 64, 16, 224, 128, 8, 48, 4)  # tried in turn for dimensions that the signature leaves open
 
@@ -43,7 +45,60 @@ def signature(model: OnnxModel) -> tuple[Signature, ...]:
     )
 
 
-def check_feed(model: OnnxModel, feed: Mapping[str, Array]) -> dict[str, Array]:
+@dataclass(frozen=True, eq=False)
+class GraphInputs:
+    """The inputs of a graph: arrays by name."""
+
+    model: OnnxModel
+
+    @property
+    def declared(self) -> tuple[Signature, ...]:
+        """The inputs that have no default."""
+        return signature(self.model)
+
+    def bind(self, values: Any) -> dict[str, Array]:
+        """Take arrays or tensors by name, one by itself, or a tuple or list of them in the order of the inputs.
+
+        Raises:
+            CannotRunError: If they are too few or too many, or of another type or shape.
+        """
+        if isinstance(values, Mapping):
+            return _checked(self.model, {name: _as_array(value) for name, value in values.items()})
+        values = values if isinstance(values, (tuple, list)) else (values,)
+        return self.fit({f"[{index}]": _as_array(value) for index, value in enumerate(values)})
+
+    def fit(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Take arrays by name where the names are the graph's own, else by order.
+
+        Raises:
+            CannotRunError: If they are too few or too many, or of another type or shape.
+        """
+        names = [value.name for value in self.declared]
+        if set(names) <= set(arrays):  # arrays for inputs with a default, and expected outputs, may come with them
+            known = {value.name for value in self.model.proto.graph.input}
+            return _checked(self.model, {name: array for name, array in arrays.items() if name in known})
+        if len(names) != len(arrays):
+            raise CannotRunError(
+                f"the inputs are {len(arrays)} arrays ({', '.join(arrays)}), where the graph takes {len(names)} "
+                f"({', '.join(names)})"
+            )
+        return _checked(self.model, dict(zip(names, arrays.values(), strict=True)))
+
+    def generate(self, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int) -> Iterator[Feed]:
+        """Generate arrays of the declared shapes.
+
+        Raises:
+            CannotRunError: If a shape names no input, or an input takes no numbers.
+        """
+        return _generated(self.model, shapes, seed, batch)
+
+    def to_arrays(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """Return arrays in the order of the graph's inputs."""
+        order = [value.name for value in self.model.proto.graph.input]
+        return {name: values[name] for name in sorted(values, key=order.index)}
+
+
+def _checked(model: OnnxModel, feed: Mapping[str, Array]) -> dict[str, Array]:
     """Hold given arrays against the signature.
 
     Raises:
@@ -77,10 +132,8 @@ def check_feed(model: OnnxModel, feed: Mapping[str, Array]) -> dict[str, Array]:
     return dict(feed)
 
 
-def generate(
-    model: OnnxModel, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int = BATCH
-) -> Iterator[tuple[dict[str, Array], str]]:
-    """Yield feeds to try, most promising first, each with its description.
+def _generated(model: OnnxModel, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int) -> Iterator[Feed]:
+    """Yield feeds to try, most promising first.
 
     Args:
         model: Whose signature to fill.
@@ -95,7 +148,7 @@ def generate(
     for name in shapes:
         if name not in {value.name for value in inputs}:
             raise CannotRunError(
-                f"--shape names {name!r}, which is no input; the model takes "
+                f"--shape names {name!r}, which is not an input; the model takes "
                 f"{', '.join(value.name for value in inputs)}"
             )
     for value in inputs:
@@ -110,7 +163,7 @@ def generate(
                 for value in inputs
             }
             shown = ", ".join(f"{name} {'x'.join(map(str, a.shape)) or 'scalar'}" for name, a in feed.items())
-            yield feed, f"generated, seed {seed}: {shown}"
+            yield Feed(feed, f"generated, seed {seed}: {shown}")
         if not any(value.dims and not isinstance(value.dims[0], int) for value in inputs):
             return
 
@@ -126,3 +179,8 @@ def _shape(value: Signature, shapes: Mapping[str, tuple[int, ...]], batch: int, 
         return shapes[value.name]
     dims = value.dims if value.dims is not None else (None, 3, None, None)
     return tuple(dim if isinstance(dim, int) else (batch if axis == 0 else extent) for axis, dim in enumerate(dims))
+
+
+def _as_array(value: Any) -> Array:
+    """Take an array, or a tensor without importing its framework."""
+    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)

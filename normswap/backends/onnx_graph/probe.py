@@ -18,7 +18,7 @@ from normswap.errors import CannotRunError
 from normswap.layer import Array, NormLayer
 from normswap.plan import Plan
 
-__all__ = ["CutLayer", "cut_layers"]
+__all__ = ["CutLayer", "cut"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class CutLayer:
         return {how: session.run(feed)["out0"] for how, session in self.sessions.items()}
 
 
-def cut_layers(before: OnnxModel, after: OnnxModel, plan: Plan, *, free: tuple[str, ...] = ()) -> Iterator[CutLayer]:
+def cut(before: OnnxModel, after: OnnxModel, plan: Plan, *, free: tuple[str, ...] = ()) -> Iterator[CutLayer]:
     """Cut every planned layer's operators out of the converted model.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from normswap.backends import interrupts_held_back
+from normswap.backends.interrupts import interrupts_held_back
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, location_of, set_nodes, tensors_of
 from normswap.backends.onnx_graph.graph.scopes import with_subgraphs
 from normswap.backends.onnx_graph.graph.wire import INLINE

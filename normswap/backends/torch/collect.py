@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from normswap.backends import SampleStatistics
+from normswap.backends.values import SampleStatistics
 from normswap.errors import CannotRunError
 
 __all__ = ["statistics_of"]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from normswap.backends import Run
 from normswap.backends.torch.tensors import flat_outputs
+from normswap.backends.values import Run
 from normswap.errors import CannotRunError, NormswapError, first_line
 
 __all__ = ["run_quietly", "undisturbed"]

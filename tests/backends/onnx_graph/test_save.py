@@ -12,7 +12,8 @@ import pytest
 from onnx import helper, numpy_helper
 from support.models.small_models import LOWLIGHT, ONE_LAYER, built, tree
 
-from normswap.backends.onnx_graph import OnnxModel, load, save
+from normswap.backends import onnx_graph, save
+from normswap.backends.onnx_graph import OnnxModel, load
 from normswap.backends.onnx_graph.graph.model import external_place, read_tensor, tensors_of
 from normswap.backends.onnx_graph.graph.wire import INLINE, FileRange, expand, lift
 from normswap.errors import ModelReadError, ModelWriteError
@@ -145,13 +146,13 @@ def test_large_tensors_stay_on_disk_and_are_read_from_there(make: Callable[[], o
 @pytest.mark.parametrize("make", IN_FILE.values(), ids=IN_FILE)
 def test_a_saved_model_is_the_model_that_was_read(make: Callable[[], onnx.ModelProto], folder: Path) -> None:
     onnx.save(make(), "model.onnx")
-    save(load("model.onnx"), "out.onnx")
+    save(onnx_graph, load("model.onnx"), "out.onnx")
     assert onnx.load("out.onnx") == onnx.load("model.onnx")
     assert set(tree(folder)) == {"model.onnx", "out.onnx"}
 
 
 def test_a_model_made_in_memory_is_saved(folder: Path) -> None:
-    save(OnnxModel(built(ONE_LAYER)), "out.onnx")
+    save(onnx_graph, OnnxModel(built(ONE_LAYER)), "out.onnx")
     assert onnx.load("out.onnx") == built(ONE_LAYER)
     assert set(tree(folder)) == {"out.onnx"}
 
@@ -203,7 +204,7 @@ def test_external_data_move_to_one_file_with_only_what_is_needed(
         write_data(name, MEGABYTE, seed)
     source = load(with_external(*places))
     Path("out").mkdir()
-    save(source, "out/out.onnx")
+    save(onnx_graph, source, "out/out.onnx")
     moved = offsets("out/out.onnx")
     data = Path("out/out.onnx.data").read_bytes()
     for (name, offset, length), at in zip(places, moved, strict=True):
@@ -215,7 +216,7 @@ def test_external_data_move_to_one_file_with_only_what_is_needed(
 
 def test_neighbours_keep_their_distance() -> None:
     write_data("a", MEGABYTE)
-    save(load(with_external(("a", 640, 64), ("a", 704, 32), ("a", 1000, 8))), "out.onnx")
+    save(onnx_graph, load(with_external(("a", 640, 64), ("a", 704, 32), ("a", 1000, 8))), "out.onnx")
     first, second, third = offsets("out.onnx")
     assert (second - first, third - first) == (64, 360)
 
@@ -226,7 +227,7 @@ def test_tensors_inside_and_beside_are_saved_together() -> None:
     model.graph.initializer.append(values("inside", LARGE, 5))
     model.graph.node.insert(0, constant("c", LARGE, 6))
     Path("model.onnx").write_bytes(model.SerializeToString())
-    save(load("model.onnx"), "out.onnx")
+    save(onnx_graph, load("model.onnx"), "out.onnx")
     read, written = load("model.onnx"), load("out.onnx")
     for one, other in zip(tensors_of(read.proto), tensors_of(written.proto), strict=True):
         np.testing.assert_array_equal(read_tensor(read, one), read_tensor(written, other))
@@ -236,8 +237,8 @@ def test_a_data_file_that_is_there_is_left_alone() -> None:
     write_data("a", 1000)
     source = load(with_external(("a", 0, 1000)))
     Path("out.onnx.data").write_text("of another model")
-    save(source, "out.onnx")
-    save(source, "out.onnx", force=True)
+    save(onnx_graph, source, "out.onnx")
+    save(onnx_graph, source, "out.onnx", force=True)
     assert Path("out.onnx.data").read_text() == "of another model"
     written = load("out.onnx")
     np.testing.assert_array_equal(
@@ -251,7 +252,7 @@ def test_a_model_is_never_written_over_its_own_files(folder: Path) -> None:
     before = tree(folder)
     for name in ("model.onnx", "a"):
         with pytest.raises(ModelWriteError, match="never overwritten"):
-            save(source, name, force=True)
+            save(onnx_graph, source, name, force=True)
     assert tree(folder) == before
 
 
@@ -261,7 +262,7 @@ def test_a_source_that_shrank_is_an_error_and_nothing_is_written(folder: Path) -
     write_data("a", 900)
     before = tree(folder)
     with pytest.raises((ModelReadError, ModelWriteError), match=r"short"):
-        save(source, "out.onnx")
+        save(onnx_graph, source, "out.onnx")
     assert tree(folder) == before
 
 
@@ -284,5 +285,5 @@ def test_a_stop_between_the_two_renames_leaves_neither(
 
     monkeypatch.setattr(os, "replace", stopping)
     with pytest.raises((stop, ModelWriteError)):
-        save(source, "out.onnx", force=True)
+        save(onnx_graph, source, "out.onnx", force=True)
     assert tree(folder) == before

@@ -20,7 +20,9 @@ from support.oracles.mutants import GROSS, MUTANTS, Mutant, Wrong, is_mutant
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+import normswap
 from normswap import NORMS, Report
+from normswap.backends.inputs import feeds_of
 from normswap.backends.torch import program as torch_program
 from normswap.backends.torch.fx import compare_graphs, cut, swap
 from normswap.backends.torch.nodes import node_layers
@@ -59,7 +61,7 @@ def converted(name: str, to: str, *, only: tuple[str, ...] = ()) -> tuple[Progra
 
 
 def verified(before: ProgramModel, after: ProgramModel, plan: Plan, *, inputs: Any = None) -> Report:
-    return verify_conversion(BACKEND, before, after, plan, feeds=torch_program.feeds(before, inputs, {}, 0))
+    return verify_conversion(BACKEND, before, after, plan, feeds=feeds_of(torch_program, before, inputs, {}, 0))
 
 
 def called(program: ExportedProgram, *args: Any, **kwargs: Any) -> Any:
@@ -165,7 +167,7 @@ def test_samples_of_a_dynamic_batch_do_not_mix() -> None:
 def test_running_a_program_changes_neither_its_tensors_nor_the_inputs() -> None:
     model = model_of("writes in place")
     before = everything_of(model.program)
-    (feed,) = torch_program.feeds(model, None, {}, 0)
+    (feed,) = feeds_of(torch_program, model, None, {}, 0)
     given = {name: value.clone() for name, value in feed.arrays.items()}
     plan = plan_of(model, "instance")
     torch_program.run(model, feed.arrays, how="exported")
@@ -239,7 +241,7 @@ def test_new_nodes_say_where_they_are_from() -> None:
 def test_a_converted_program_decomposes(name: str, to: str) -> None:
     model, after, _ = converted(name, to)
     decomposed = quietly(after.program.run_decompositions)
-    (feed,) = torch_program.feeds(model, None, {}, 0)
+    (feed,) = feeds_of(torch_program, model, None, {}, 0)
     one, other = (
         torch_program.run(torch_program.load(program), feed.arrays, how="exported").outputs
         for program in (after.program, decomposed)
@@ -559,7 +561,7 @@ def test_random_programs_are_compared_with_their_randomness_fixed() -> None:
     model, after, plan = converted("mixed kinds, train", "instance")
     for seed in range(5):
         report = verify_conversion(
-            BACKEND, model, after, plan, Options(seed=seed), feeds=torch_program.feeds(model, None, {}, 0)
+            BACKEND, model, after, plan, Options(seed=seed), feeds=feeds_of(torch_program, model, None, {}, 0)
         )
         assert report.ok, report.to_text()
 
@@ -568,7 +570,7 @@ def test_random_programs_are_compared_with_their_randomness_fixed() -> None:
 
 
 def test_examples_are_used_where_nothing_is_given() -> None:
-    (feed,) = torch_program.feeds(model_of("eval"), None, {}, 0)
+    (feed,) = feeds_of(torch_program, model_of("eval"), None, {}, 0)
     assert feed.source == "the program's own example inputs"
     torch.testing.assert_close(feed.arrays["x"], shaped(IMAGE)()[0])
 
@@ -581,10 +583,10 @@ def without_examples(name: str) -> ProgramModel:
 
 def test_inputs_are_generated_for_the_sizes_that_are_declared() -> None:
     model = without_examples("dynamic batch and sizes, train")
-    feeds = torch_program.feeds(model, None, {}, 3)
+    feeds = feeds_of(torch_program, model, None, {}, 3)
     assert feeds[0].source == "generated, seed 3: x 2x3x8x6"
     assert [tuple(feed.arrays["x"].shape) for feed in feeds[1:3]] == [(2, 3, 32, 32), (2, 3, 64, 64)]
-    (feed,) = torch_program.feeds(without_examples("bfloat16, train"), None, {}, 0)
+    (feed,) = feeds_of(torch_program, without_examples("bfloat16, train"), None, {}, 0)
     assert feed.arrays["x"].dtype == torch.bfloat16
     plan = plan_of(model, "instance")
     report = verify_conversion(BACKEND, model, torch_program.rewrite(model, plan), plan, feeds=feeds)
@@ -595,7 +597,7 @@ def test_generated_sizes_stay_within_their_ranges() -> None:
     dynamic = ({0: torch.export.Dim("batch", min=4, max=6), 2: 2 * torch.export.Dim("half", min=9, max=20)},)
     program = exported(Net, (4, 3, 22, 6), dynamic=dynamic)()
     program._example_inputs = None
-    feeds = torch_program.feeds(torch_program.load(program), None, {}, 0)
+    feeds = feeds_of(torch_program, torch_program.load(program), None, {}, 0)
     sizes = {tuple(feed.arrays["x"].shape) for feed in feeds}
     assert (4, 3, 22, 6) in sizes
     assert all(4 <= n <= 6 and 18 <= h <= 40 and h % 2 == 0 and (c, w) == (3, 6) for n, c, h, w in sizes)
@@ -603,9 +605,9 @@ def test_generated_sizes_stay_within_their_ranges() -> None:
 
 def test_shapes_are_taken_by_name() -> None:
     model = model_of("dynamic batch and sizes, train")
-    assert torch_program.feeds(model, None, {"x": (3, 3, 4, 7)}, 0)[0].arrays["x"].shape == (3, 3, 4, 7)
-    with pytest.raises(CannotRunError, match="--shape names 'y', which is no input; the program takes x"):
-        torch_program.feeds(model, None, {"y": (1,)}, 0)
+    assert feeds_of(torch_program, model, None, {"x": (3, 3, 4, 7)}, 0)[0].arrays["x"].shape == (3, 3, 4, 7)
+    with pytest.raises(CannotRunError, match="--shape names 'y', which is not an input; the program takes x"):
+        feeds_of(torch_program, model, None, {"y": (1,)}, 0)
 
 
 @pytest.mark.parametrize("form", ["tensor", "tuple", "list", "mapping", "array", "npz", "npz by order"])
@@ -617,7 +619,7 @@ def test_inputs_are_taken_in_every_form(form: str, tmp_path: Path) -> None:
     else:
         np.savez(path, image=x.numpy())
     forms = {"tensor": x, "tuple": (x,), "list": [x], "mapping": {"x": x}, "array": x.numpy()}
-    (feed,) = torch_program.feeds(model_of("eval"), forms.get(form, path), {}, 0)
+    (feed,) = feeds_of(torch_program, model_of("eval"), forms.get(form, path), {}, 0)
     torch.testing.assert_close(feed.arrays["x"], x)
     assert feed.source == (f"given: {path}" if form.startswith("npz") else "given by the caller")
 
@@ -626,7 +628,7 @@ def test_structured_inputs_are_taken_as_the_program_takes_them() -> None:
     model, after, plan = converted("structured", "instance")
     (x,), scale = shaped(IMAGE)(), torch.full((1,), 0.5)
     given = {"x": x, "options": {"scale": scale}, "gain": 2.0}
-    (feed,) = torch_program.feeds(model, given, {}, 0)
+    (feed,) = feeds_of(torch_program, model, given, {}, 0)
     assert list(feed.arrays) == ["x", "options_scale"]
     assert verified(model, after, plan, inputs=given).ok
     assert list(torch_program.run(model, feed.arrays, how="exported").outputs) == [
@@ -635,11 +637,11 @@ def test_structured_inputs_are_taken_as_the_program_takes_them() -> None:
         "['more'][2]",
     ]
     with pytest.raises(CannotRunError, match=r"'gain': the program was exported for 2\.0 alone, found 3\.0"):
-        torch_program.feeds(model, {**given, "gain": 3.0}, {}, 0)
+        feeds_of(torch_program, model, {**given, "gain": 3.0}, {}, 0)
     with pytest.raises(CannotRunError, match="have no 'options'"):
-        torch_program.feeds(model, {"x": x, "gain": 2.0}, {}, 0)
+        feeds_of(torch_program, model, {"x": x, "gain": 2.0}, {}, 0)
     with pytest.raises(CannotRunError, match="not arranged as the program takes them"):
-        torch_program.feeds(model, (x,), {}, 0)
+        feeds_of(torch_program, model, (x,), {}, 0)
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
@@ -650,7 +652,7 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
         "expected a tensor, found str": "x",
     }.items():
         with pytest.raises(CannotRunError, match=wrong):
-            torch_program.feeds(model, (said,), {}, 0)
+            feeds_of(torch_program, model, (said,), {}, 0)
     plan = plan_of(model, "instance")
     with pytest.raises(CannotRunError, match="the model raised"):  # its range ends at 64
         torch_program.run_reference(model, plan, {"x": torch.zeros(65, *IMAGE[1:])}, noise=0.0, seed=0)
@@ -658,15 +660,15 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
 
 def test_plain_and_fit_are_the_way_to_other_frameworks_and_back() -> None:
     model = model_of("bfloat16, train")
-    (feed,) = torch_program.feeds(model, None, {}, 0)
-    plain = torch_program.plain(model, feed.arrays)
+    (feed,) = feeds_of(torch_program, model, None, {}, 0)
+    plain = torch_program.inputs(model).to_arrays(feed.arrays)
     assert plain["x"].dtype == ml_dtypes.bfloat16
     for arrays in (plain, {"another name": plain["x"]}):
-        assert torch.equal(torch_program.fit(model, arrays)["x"], feed.arrays["x"])
+        assert torch.equal(torch_program.inputs(model).fit(arrays)["x"], feed.arrays["x"])
     with pytest.raises(CannotRunError, match=r"2 arrays .* where the program takes 1: x"):
-        torch_program.fit(model, {"a": plain["x"], "b": plain["x"]})
-    two = torch_program.fit(model_of("structured"), {"options_scale": np.ones(1, np.float32),
-                                                     "x": np.ones(IMAGE, np.float32)})  # fmt: skip
+        torch_program.inputs(model).fit({"a": plain["x"], "b": plain["x"]})
+    arrays = {"options_scale": np.ones(1, np.float32), "x": np.ones(IMAGE, np.float32)}
+    two = torch_program.inputs(model_of("structured")).fit(arrays)
     assert list(two) == ["x", "options_scale"]
 
 
@@ -681,9 +683,8 @@ def test_a_program_without_values_is_refused() -> None:
 
 
 def test_a_program_is_not_converted_in_place() -> None:
-    model = model_of("eval")
     with pytest.raises(UnsupportedModelError, match="in_place is for"):
-        torch_program.rewrite_in_place(model, plan_of(model, "instance"))
+        normswap.convert(model_of("eval").program, "instance", in_place=True)
 
 
 def test_remarks() -> None:

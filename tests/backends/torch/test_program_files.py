@@ -18,6 +18,8 @@ from support.models.programs import PROGRAMS, quietly
 from torch._export.serde.serialize import serialize
 
 from normswap import NORMS
+from normswap.backends import save
+from normswap.backends.inputs import feeds_of
 from normswap.backends.torch import program as torch_program
 from normswap.backends.torch.program import ProgramModel
 from normswap.errors import ModelReadError, ModelWriteError
@@ -50,7 +52,7 @@ def rewritten(model: ProgramModel, to: str) -> tuple[ProgramModel, Any]:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_comes_back(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     model = torch_program.load(PROGRAMS[name].build())
-    torch_program.save(model, "before.pt2")
+    save(torch_program, model, "before.pt2")
     before = torch_program.load("before.pt2")
     assert before.path == Path("before.pt2")
     assert [(x.name, x.role) for x in torch_program.find(before)] == [
@@ -58,12 +60,12 @@ def test_what_is_written_comes_back(name: str, capfd: pytest.CaptureFixture[str]
     ]
     for to in ("instance", "batch-stat"):
         after, plan = rewritten(model, to)
-        with torch_program.Writing(after, "after.pt2", force=True) as writing:
+        with torch_program.writing(after, "after.pt2", force=True) as writing:
             assert writing.commit() == Path("after.pt2")
         # The file is the conversion of the program, and of the program's file.
         for one in (model, before):
             found = torch_program.load("after.pt2")
-            feeds = torch_program.feeds(model, None, {}, 0) if one is model else None
+            feeds = feeds_of(torch_program, model, None, {}, 0) if one is model else None
             report = verify_conversion(BACKEND, one, found, plan, feeds=feeds)
             assert report.ok, report.to_text()
     assert sorted(os.listdir()) == ["after.pt2", "before.pt2"]
@@ -73,9 +75,9 @@ def test_what_is_written_comes_back(name: str, capfd: pytest.CaptureFixture[str]
 def test_a_file_is_loaded_once_more_by_torch_itself() -> None:
     model = torch_program.load(PROGRAMS["dynamic batch and sizes, train"].build())
     after, _ = rewritten(model, "instance")
-    torch_program.save(after, "after.pt2")
+    save(torch_program, after, "after.pt2")
     loaded = quietly(lambda: torch.export.load("after.pt2"))
-    (feed,) = torch_program.feeds(model, None, {}, 0)
+    (feed,) = feeds_of(torch_program, model, None, {}, 0)
     one, other = (
         torch_program.run(torch_program.load(program), feed.arrays, how="exported").outputs["output"]
         for program in (after.program, loaded)
@@ -91,7 +93,7 @@ def model() -> ProgramModel:
 
 
 def test_targets_that_must_not_be_written_are_refused() -> None:
-    torch_program.save(model(), "there.pt2")
+    save(torch_program, model(), "there.pt2")
     source = torch_program.load("there.pt2")
     Path("folder.pt2").mkdir()
     os.symlink("there.pt2", "link.pt2")
@@ -105,19 +107,19 @@ def test_targets_that_must_not_be_written_are_refused() -> None:
         with pytest.raises(ModelWriteError, match=words):
             torch_program.check_target(source, path, force=force)
         with pytest.raises(ModelWriteError, match=words):
-            torch_program.save(source, path, force=force)
+            save(torch_program, source, path, force=force)
     with pytest.raises(ModelWriteError, match="exists already; replace it with --force"):
-        torch_program.save(model(), "there.pt2")
+        save(torch_program, model(), "there.pt2")
     before = Path("there.pt2").read_bytes()
-    torch_program.save(model(), "there.pt2", force=True)
+    save(torch_program, model(), "there.pt2", force=True)
     assert len(Path("there.pt2").read_bytes()) == len(before)
 
 
 def test_what_is_not_committed_leaves_nothing() -> None:
-    with torch_program.Writing(model(), "a.pt2"):
+    with torch_program.writing(model(), "a.pt2"):
         assert [name for name in os.listdir() if not name.startswith(".normswap-")] == []
     assert os.listdir() == []
-    with pytest.raises(KeyboardInterrupt), torch_program.Writing(model(), "a.pt2"):
+    with pytest.raises(KeyboardInterrupt), torch_program.writing(model(), "a.pt2"):
         raise KeyboardInterrupt
     assert os.listdir() == []
 
@@ -126,7 +128,7 @@ def test_a_program_that_torch_cannot_serialize_is_one_sentence() -> None:
     program = model().program
     program.graph_module.meta["custom"] = {"object": object()}
     with pytest.raises(ModelWriteError, match=r"a\.pt2: torch cannot serialize this program: \w+: ") as caught:
-        torch_program.save(ProgramModel(program), "a.pt2")
+        save(torch_program, ProgramModel(program), "a.pt2")
     assert "\n" not in str(caught.value)
     assert os.listdir() == []
 
@@ -135,7 +137,7 @@ def test_a_program_that_torch_cannot_serialize_is_one_sentence() -> None:
 
 
 def good() -> bytes:
-    torch_program.save(model(), "good.pt2")
+    save(torch_program, model(), "good.pt2")
     data = Path("good.pt2").read_bytes()
     Path("good.pt2").unlink()
     return data

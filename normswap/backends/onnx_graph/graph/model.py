@@ -58,6 +58,11 @@ class OnnxModel:
     original: OnnxModel | None = None
 
     @property
+    def public(self) -> OnnxModel:
+        """What a caller gets: the model with its file, if it has one."""
+        return self
+
+    @property
     def opset(self) -> int:
         """Version of the default operator set, 1 where none is named."""
         return max((entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1)

@@ -6,27 +6,29 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 import onnx
 
-from normswap.backends import Candidate, Feed
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, external_place, load, location_of, tensors_of
 from normswap.backends.onnx_graph.graph.wire import INLINE, FileRange, expand, reference
+from normswap.backends.protocols import Exported
 from normswap.errors import ModelReadError, ModelWriteError
 from normswap.files import as_write_error, check_writable, folder_beside
 
-__all__ = ["Writing", "check_target", "save", "write_model"]
+__all__ = ["GraphWriting", "check_target", "write_model"]
 
 _ALIGNMENT = 64 * 1024  # external data keep their alignment up to this, the coarsest that mmap asks for
 _BLOCK = 32 << 20
 
 
-def save(model: OnnxModel, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """Write a model; external data go to one file beside it, named after it.
+class GraphWriting:
+    """A model on its way to a file: written aside from the start, put in place by ``commit`` or not at all.
+
+    The copying runs while the caller does other work, into a temporary folder next to the target; ``commit`` renames,
+    the data first. External data go to one file next to the model, named after it.
 
     Args:
         model: What to write.
@@ -34,39 +36,20 @@ def save(model: OnnxModel, path: str | os.PathLike[str], *, force: bool = False)
         force: Replace an existing file.
 
     Raises:
-        ModelWriteError: If the target is the model's own source, exists and ``force`` is not given, or
-            cannot be written.
-    """
-    with Writing(model, path, force=force) as writing:
-        return writing.commit()
-
-
-class Writing:
-    """A model on its way to a file: written aside from the start, put in place by ``commit`` or not at all.
-
-    The copying runs beside whatever the caller does in the meantime, into a temporary folder next to the
-    target; ``commit`` renames, the data first. Arguments and exceptions are those of ``save``; it needs
-    neither feeds nor runtimes.
+        ModelWriteError: If the target is the model's own source, exists and ``force`` is not given, or cannot be
+            written.
     """
 
-    candidates: Mapping[str, Candidate] = {}  # the bytes of the verified model are copied as they are
+    exported: Exported | None = None  # the bytes of the verified model are copied as they are
 
-    def __init__(
-        self,
-        model: OnnxModel,
-        path: str | os.PathLike[str],
-        *,
-        force: bool = False,
-        feeds: Sequence[Feed] | None = None,
-        runtimes: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, model: OnnxModel, path: str | os.PathLike[str], *, force: bool = False) -> None:
         check_target(model, path, force=force)
         self._model, self._force = model, force
         self._path = Path(path)
         self._data = _free_data_path(self._path)
         self._stop = threading.Event()
 
-    def __enter__(self) -> Writing:
+    def __enter__(self) -> GraphWriting:
         with as_write_error(self._path):
             self._folder = folder_beside(self._path)
         self._pool = ThreadPoolExecutor(1)

@@ -1,28 +1,28 @@
-"""Gatherer: a copy of a module that also tells the statistics of each sample at its BatchNorms' inputs."""
+"""ModuleCollector: a copy of a module that also tells the statistics of each sample at its BatchNorms' inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from normswap.backends import Run, SampleStatistics
 from normswap.backends.torch.calls import read_call
 from normswap.backends.torch.collect import statistics_of
 from normswap.backends.torch.module.find import sites
-from normswap.backends.torch.module.inputs import Arguments, called
+from normswap.backends.torch.module.inputs import called
 from normswap.backends.torch.module.model import ModuleModel, copied
 from normswap.backends.torch.module.rewrite import swapped
 from normswap.backends.torch.running import run_quietly
+from normswap.backends.values import Run, SampleStatistics
 from normswap.plan import Plan
 
-__all__ = ["Gatherer"]
+__all__ = ["ModuleCollector"]
 
 
-class Gatherer:
+class ModuleCollector:
     """A module that tells what its layers are given; the caller's is copied, and what is drawn at random is seeded.
 
     Args:
@@ -58,7 +58,7 @@ class Gatherer:
             # After the hooks of its user, which may change what the layer is given.
             self._module.get_submodule(path).register_forward_pre_hook(self._hook(name), with_kwargs=True)
 
-    def __call__(self, arrays: Arguments) -> tuple[Run, dict[str, list[SampleStatistics]]]:
+    def __call__(self, arrays: Mapping[str, Any]) -> tuple[Run, dict[str, list[SampleStatistics]]]:
         """Run on one batch; return the outputs, and for each layer the calls seen.
 
         Raises:
@@ -81,7 +81,7 @@ class Gatherer:
     def _look_at_node(self, module: fx.GraphModule, node: fx.Node, name: str, number: int) -> None:
         """Let a node read its input through a module that takes note of it."""
         x = read_call(node.target, node.args, node.kwargs).x
-        step = f"_gathered_{number}"
+        step = f"_collected_{number}"
         module.add_submodule(step, _Look(lambda value: self._note(name, value)))
         with module.graph.inserting_before(node):
             seen = module.graph.call_module(step, (x,))

@@ -9,64 +9,45 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from normswap.backends import Backend, Candidate, Feed, backend_for, runtimes_of
-from normswap.backends.torch.module.inputs import Arguments, called, plain
+from normswap.backends.protocols import Backend, Exported
+from normswap.backends.torch.module.inputs import Arguments, called
 from normswap.backends.torch.module.model import ModuleModel, copied
 from normswap.backends.torch.running import run_quietly, undisturbed
 from normswap.backends.torch.tensors import tensors_in
+from normswap.backends.values import Feed
 from normswap.errors import CannotRunError, ModelWriteError, first_line
 from normswap.nn import SwappedNorm
 
-__all__ = ["EXPORTS", "Exported", "export"]
+__all__ = ["EXPORTS", "export"]
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A file that was exported, aside.
+def export(model: ModuleModel, feeds: Sequence[Feed], aside: Path) -> Exported:
+    """Export a module to a file whose suffix is in EXPORTS, and read it back.
 
-    Attributes:
-        candidates: How to run it on the module's inputs.
-        backend: Of the file.
-        loaded: The file, read back.
-    """
-
-    candidates: Mapping[str, Candidate]
-    backend: Backend
-    loaded: Any
-
-
-def export(model: ModuleModel, feeds: Sequence[Feed], aside: Path, runtimes: Sequence[str] = ()) -> Exported:
-    """Export a module to a file whose suffix is in EXPORTS, with a batch size that is left open where possible.
+    The batch size is left open where possible.
 
     Args:
         model: The converted module.
         feeds: Inputs to trace with; the first that the module takes is used.
         aside: The file to write.
-        runtimes: Where else the file is to be run.
 
     Raises:
         ModelWriteError: If the exporter fails.
         CannotRunError: If the module runs on none of ``feeds``.
     """
     program = _traced(model, feeds, aside)
-    EXPORTS[aside.suffix](program, model.module, aside)
-    backend = backend_for(aside)
-    loaded = backend.load(aside)
-    candidates = {
-        f"{aside.name}, {how}": Candidate.of(backend, loaded, how, plain)
-        for how in (*backend.WAYS, *runtimes_of(backend, runtimes))
-    }
-    return Exported(candidates, backend, loaded)
+    write, backend = EXPORTS[aside.suffix]
+    write(program, model.module, aside)
+    return Exported(backend().load(aside), backend())
 
 
 def _to_onnx(program: torch.export.ExportedProgram, module: nn.Module, aside: Path) -> None:
@@ -119,9 +100,22 @@ def _to_program(program: torch.export.ExportedProgram, module: nn.Module, aside:
         torch.export.save(program, aside)
 
 
-EXPORTS: dict[str, Callable[[torch.export.ExportedProgram, nn.Module, Path], None]] = {
-    ".onnx": _to_onnx,
-    ".pt2": _to_program,
+def _onnx_graph() -> Backend:
+    from normswap.backends import onnx_graph
+
+    return onnx_graph
+
+
+def _program() -> Backend:
+    from normswap.backends.torch import program
+
+    return program
+
+
+_Write: TypeAlias = Callable[[torch.export.ExportedProgram, nn.Module, Path], None]
+EXPORTS: dict[str, tuple[_Write, Callable[[], Backend]]] = {  # suffix -> what writes the file, and what reads it
+    ".onnx": (_to_onnx, _onnx_graph),
+    ".pt2": (_to_program, _program),
 }
 
 

@@ -3,57 +3,25 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
 
-from normswap.backends import Feed
-from normswap.backends.inputs import BATCH, drawn, read_arrays
+from normswap.backends.generated import drawn
 from normswap.backends.torch.tensors import spelled, tensors_in, to_array, to_tensor
+from normswap.backends.values import Feed
+from normswap.data.declared import Declared
 from normswap.errors import CannotRunError
 from normswap.layer import Array
 
-__all__ = ["Arguments", "called", "feeds", "fit", "plain"]
+__all__ = ["Arguments", "ModuleInputs", "called"]
 
 _EXTENTS = (64, 32, 224, 16, 256)  # of generated images, volumes and signals; the first that the model takes is used
 _FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
-
-def feeds(
-    module: nn.Module, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int = BATCH
-) -> list[Feed]:
-    """Return end-to-end inputs: those given, else generated ones to try in turn.
-
-    Args:
-        module: Whose forward takes them.
-        inputs: A tensor, a tuple or list of positional arguments, a mapping of named ones, the path of an .npz
-            file, or None.
-        shapes: Shapes of generated inputs, by parameter of forward.
-        seed: Of generated inputs.
-        batch: Samples of generated inputs.
-
-    Raises:
-        CannotRunError: If they do not fit forward's parameters, or none can be generated.
-        ModelReadError: If the file cannot be read.
-    """
-    if inputs is None:
-        return list(_generated(module, shapes, seed, batch))
-    source = "given by the caller"
-    if isinstance(inputs, (str, os.PathLike)):
-        source = f"given: {os.fspath(inputs)}"
-        return [Feed(fit(module, read_arrays(inputs)), source)]
-    inputs = torch.utils._pytree.tree_map_only(np.ndarray, lambda array: to_tensor(array, _device(module)), inputs)
-    if isinstance(inputs, Mapping):
-        arguments = _bound(module, (), inputs)
-        if isinstance(module, fx.GraphModule):  # exported with keywords it takes nothing else, unlike its signature
-            arguments.args, arguments.kwargs = (), dict(inputs)
-        return [Feed(arguments, source)]
-    positional = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    return [Feed(_bound(module, positional, {}), source)]
 
 
 class Arguments(Mapping[str, Any]):
@@ -76,53 +44,89 @@ class Arguments(Mapping[str, Any]):
         return len(self._by_name)
 
 
-def called(module: nn.Module, arguments: Arguments) -> Callable[[], Any]:
+@dataclass(frozen=True, eq=False)
+class ModuleInputs:
+    """The inputs of a module: the arguments of its forward."""
+
+    module: nn.Module
+
+    @property
+    def declared(self) -> tuple[Declared, ...]:
+        """Nothing: a module does not declare what it takes."""
+        return ()
+
+    def bind(self, values: Any) -> Arguments:
+        """Bind a tensor, a tuple or list of positional arguments, or a mapping of named ones; arrays become tensors.
+
+        Raises:
+            CannotRunError: If they do not fit forward's parameters.
+        """
+        device = _device(self.module)
+        values = torch.utils._pytree.tree_map_only(np.ndarray, lambda array: to_tensor(array, device), values)
+        if isinstance(values, Mapping):
+            arguments = _bound(self.module, (), values)
+            if isinstance(self.module, fx.GraphModule):  # exported with keywords it takes nothing else
+                arguments.args, arguments.kwargs = (), dict(values)
+            return arguments
+        return _bound(self.module, tuple(values) if isinstance(values, (tuple, list)) else (values,), {})
+
+    def fit(self, arrays: Mapping[str, Array]) -> Arguments:
+        """Bind arrays that come from elsewhere: by name where forward's names are among theirs, else by order.
+
+        Raises:
+            CannotRunError: If there are more or fewer than forward takes.
+        """
+        module = self.module
+        names = [parameter.name for parameter in _parameters(module)]
+        required = [parameter.name for parameter in _parameters(module) if parameter.default is parameter.empty]
+        device = _device(module)
+        by_name = {name: array for name, array in arrays.items() if name in names}  # expected outputs may lie beside
+        if by_name and set(required) <= set(by_name):
+            return _bound(module, (), {name: to_tensor(array, device) for name, array in by_name.items()})
+        if not len(required) <= len(arrays) <= len(names):
+            raise CannotRunError(
+                f"the inputs hold {len(arrays)} arrays ({', '.join(arrays)}), where {type(module).__name__}.forward "
+                f"takes {', '.join(names)}"
+            )
+        tensors = [to_tensor(array, device) for array in arrays.values()]
+        return _bound(module, (), dict(zip(names, tensors, strict=False)))
+
+    def generate(self, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int) -> Iterator[Feed]:
+        """Generate tensors of the shape that the first layer suggests.
+
+        Raises:
+            CannotRunError: If a shape names no parameter of forward, or none can be guessed.
+        """
+        return _generated(self.module, shapes, seed, batch)
+
+    def to_arrays(self, values: Mapping[str, Any]) -> dict[str, Array]:
+        """Return the tensors among bound arguments in their order, for another framework, by parameter and place."""
+        named: dict[str, Array] = {}
+        for name, value in values.items():
+            tensors = tensors_in(value)
+            for index, tensor in enumerate(tensors):
+                named[name if len(tensors) == 1 else f"{name}[{index}]"] = to_array(tensor)
+        return named
+
+
+def called(module: nn.Module, arguments: Mapping[str, Any]) -> Callable[[], Any]:
     """Return the call of a module on copies of arguments, so that it cannot write into the caller's.
 
     What the module would compile (parts of it, or the branches of torch.cond) runs as written: compiled code holds
     neither the layers that are watched nor those that stand in for others.
     """
+    assert isinstance(arguments, Arguments), "inputs of this backend"
+    given = (arguments.args, arguments.kwargs)
 
     def copy(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().clone()
 
     def call() -> Any:
-        args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, copy, (arguments.args, arguments.kwargs))
+        args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, copy, given)
         with torch.compiler.set_stance("force_eager"):
             return module(*args, **kwargs)
 
     return call
-
-
-def plain(arrays: Mapping[str, Any]) -> dict[str, Array]:
-    """Return the tensors among bound arguments in their order, for another framework, by parameter and place."""
-    named: dict[str, Array] = {}
-    for name, value in arrays.items():
-        tensors = tensors_in(value)
-        for index, tensor in enumerate(tensors):
-            named[name if len(tensors) == 1 else f"{name}[{index}]"] = to_array(tensor)
-    return named
-
-
-def fit(module: nn.Module, arrays: Mapping[str, Array]) -> Arguments:
-    """Bind arrays that come from elsewhere: by name where forward's names are among theirs, else by order.
-
-    Raises:
-        CannotRunError: If there are more or fewer than forward takes.
-    """
-    names = [parameter.name for parameter in _parameters(module)]
-    required = [parameter.name for parameter in _parameters(module) if parameter.default is parameter.empty]
-    device = _device(module)
-    by_name = {name: array for name, array in arrays.items() if name in names}  # expected outputs may lie beside
-    if by_name and set(required) <= set(by_name):
-        return _bound(module, (), {name: to_tensor(array, device) for name, array in by_name.items()})
-    if not len(required) <= len(arrays) <= len(names):
-        raise CannotRunError(
-            f"the inputs hold {len(arrays)} arrays ({', '.join(arrays)}), where {type(module).__name__}.forward "
-            f"takes {', '.join(names)}"
-        )
-    tensors = [to_tensor(array, device) for array in arrays.values()]
-    return _bound(module, (), dict(zip(names, tensors, strict=False)))
 
 
 def _bound(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
@@ -149,7 +153,7 @@ def _generated(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], seed: i
     for name in shapes:
         if name not in {parameter.name for parameter in _parameters(module)}:
             raise CannotRunError(
-                f"--shape names {name!r}, which is no input; {type(module).__name__}.forward takes "
+                f"--shape names {name!r}, which is not an input; {type(module).__name__}.forward takes "
                 f"{', '.join(p.name for p in _parameters(module))}"
             )
     unknown = [name for name in required if name not in shapes]

@@ -13,6 +13,8 @@ from torch import fx, nn
 
 from normswap.backends.torch.calls import BatchNormCall
 from normswap.errors import UnsupportedModelError, first_line
+from normswap.nn import Layout, layout_of
+from normswap.words import some
 
 __all__ = ["OF_GRAPHS", "FunctionalCall", "ModuleModel", "Seen", "call_name", "copied", "paths_of", "unwrapped"]
 
@@ -64,6 +66,38 @@ class ModuleModel:
     module: nn.Module
     wrappers: tuple[type[nn.Module], ...] = ()
     seen: Seen | None = None
+
+    @property
+    def public(self) -> nn.Module:
+        """What the caller gets: the module."""
+        return self.module
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to the model when it was loaded, and what of it is taken on trust."""
+        notes = [
+            f"{wrapper.__name__} was taken off: names and the converted model are those of the module inside"
+            for wrapper in self.wrappers
+        ]
+        modules = list(self.module.named_modules())
+        sync = [path for path, module in modules if isinstance(module, nn.SyncBatchNorm)]
+        if sync:
+            notes.append(
+                f"{some(sync)}: SyncBatchNorm trains with the statistics of all processes together; each is compared "
+                "and converted as one process computes it"
+            )
+        taught = {type(module).__name__ for _, module in modules if layout_of(module) not in (None, Layout())}
+        if taught:
+            notes.append(
+                f"what {', '.join(sorted(taught))} does besides BatchNorm is taken from normswap.nn.LAYOUTS: only the "
+                "last witness can tell whether that is true"
+            )
+        if self.seen is None:
+            notes.append(
+                "the model was not run to see what it calls: shapes are those that its classes imply, and a BatchNorm "
+                "that is held outside of its module tree would not be seen; give inputs"
+            )
+        return notes
 
 
 def unwrapped(module: nn.Module) -> ModuleModel:

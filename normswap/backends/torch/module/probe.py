@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import fx, nn
 
-from normswap.backends.torch.fx import cut
+from normswap.backends.torch.fx import cut as cut_graph
 from normswap.backends.torch.module.find import Site, resolver, sites
 from normswap.backends.torch.module.model import ModuleModel, copied
 from normswap.backends.torch.probe import CutLayer
@@ -16,12 +16,10 @@ from normswap.layer import NormLayer
 from normswap.nn import SwappedNorm
 from normswap.plan import Plan
 
-__all__ = ["CutLayer", "cut_layers"]
+__all__ = ["CutLayer", "cut"]
 
 
-def cut_layers(
-    before: ModuleModel, after: ModuleModel, plan: Plan, *, free: tuple[str, ...] = ()
-) -> Iterator[CutLayer]:
+def cut(before: ModuleModel, after: ModuleModel, plan: Plan, *, free: tuple[str, ...] = ()) -> Iterator[CutLayer]:
     """Take every planned layer out of the converted model.
 
     Args:
@@ -79,7 +77,7 @@ def _cut_node(site: Site, module: nn.Module | None, free: tuple[str, ...], rank:
     if not isinstance(module, fx.GraphModule) or site.node is None:
         return CutLayer(site.layer, {}, rank=rank, trouble="its graph is gone")
     overrides: dict[str, torch.Tensor] = {}
-    run = cut(module.graph, site.node.y.name, site.node.call.x.name, resolver(module), overrides)
+    run = cut_graph(module.graph, site.node.y.name, site.node.call.x.name, resolver(module), overrides)
     if isinstance(run, str):
         return CutLayer(site.layer, {}, rank=rank, trouble=run)
     opened = {name: partial(overrides.__setitem__, getattr(site.node.call, name).name) for name in free}

@@ -1,21 +1,22 @@
-"""Write a converted module: its weights, or an export that is run beside it before it is put in place."""
+"""Write a converted module: its weights, or an export that is run as well before it is put in place."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from normswap.backends import Candidate, Feed
+from normswap.backends.protocols import Exported
 from normswap.backends.torch.checkpoint import SUFFIXES, write_checkpoint
 from normswap.backends.torch.module.export import EXPORTS, export
 from normswap.backends.torch.module.model import ModuleModel
-from normswap.errors import CannotRunError, ModelWriteError
+from normswap.backends.values import Feed
+from normswap.errors import ModelWriteError
 from normswap.files import as_write_error, check_writable, folder_beside
 
-__all__ = ["Writing", "check_target", "save"]
+__all__ = ["ModuleWriting", "check_target"]
 
 
 def check_target(model: ModuleModel, path: str | os.PathLike[str], *, force: bool) -> None:
@@ -29,15 +30,14 @@ def check_target(model: ModuleModel, path: str | os.PathLike[str], *, force: boo
     check_writable(path, (), force=force)
 
 
-class Writing:
+class ModuleWriting:
     """A module on its way to a file, written aside and put in place by ``commit`` or not at all.
 
     Args:
         model: The converted module.
-        path: The file to write; its suffix says as what.
+        path: The file to write; its suffix selects weights or an export.
         force: Replace an existing file.
         feeds: Inputs to trace an export with; the first that the module takes is used.
-        runtimes: Where else an export is to be run.
 
     Raises:
         ModelWriteError: If the path must not be written, or the exporter fails.
@@ -50,18 +50,16 @@ class Writing:
         *,
         force: bool = False,
         feeds: Sequence[Feed] | None = None,
-        runtimes: Sequence[str] = (),
     ) -> None:
         check_target(model, path, force=force)
         self._model, self._path, self._force, self._feeds = model, Path(path), force, feeds
-        self._runtimes = runtimes
         self._stack = ExitStack()
+        self.exported: Exported | None = None
 
-    def __enter__(self) -> Writing:
+    def __enter__(self) -> ModuleWriting:
         with as_write_error(self._path), ExitStack() as stack:  # which is closed here if anything is raised
             folder = Path(stack.enter_context(folder_beside(self._path)))
             aside = folder / self._path.name
-            self.candidates: Mapping[str, Candidate] = {}
             self._put: Callable[[], Any] = lambda: os.replace(aside, self._path)
             if self._path.suffix in SUFFIXES:
                 write_checkpoint(self._model.module.state_dict(), aside)
@@ -69,13 +67,15 @@ class Writing:
                 return self
             if self._feeds is None:
                 raise ModelWriteError(
-                    f"{self._path}: an export is traced with inputs and verified by running it, so that it needs "
-                    "the end-to-end witness; leave out --no-end-to-end, or write the weights"
+                    f"{self._path}: an export is traced with inputs and verified by running it; use "
+                    "normswap.convert(model, to, inputs=..., output=...), leave out --no-end-to-end, or write the "
+                    "weights"
                 )
-            exported = export(self._model, self._feeds, aside, self._runtimes)
-            self.candidates = exported.candidates
+            self.exported = export(self._model, self._feeds, aside)
             if self._path.suffix == ".onnx":  # whose tensors may lie in a second file
-                placed = exported.backend.Writing(exported.loaded, self._path, force=self._force)
+                from normswap.backends import onnx_graph
+
+                placed = onnx_graph.writing(self.exported.model, self._path, force=self._force)
                 self._put = stack.enter_context(placed).commit
             self._stack = stack.pop_all()
         return self
@@ -89,13 +89,3 @@ class Writing:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-
-def save(model: ModuleModel, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """Write the weights of a module; an export is written by ``convert(..., output=...)``, which has inputs for it."""
-    if Path(path).suffix in EXPORTS:
-        raise CannotRunError(
-            f"{path}: an export is traced with inputs; use normswap.convert(model, to, inputs=..., output=...)"
-        )
-    with Writing(model, path, force=force) as writing:
-        return writing.commit()

@@ -13,12 +13,12 @@ from torch import fx, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.overrides import TorchFunctionMode
 
-from normswap.backends import Feed
 from normswap.backends.torch.calls import operator_name, read_call
 from normswap.backends.torch.module.inputs import Arguments, called
 from normswap.backends.torch.module.kinds import is_batch_norm
 from normswap.backends.torch.module.model import FunctionalCall, Seen, call_name, copied, paths_of
 from normswap.backends.torch.running import run_quietly, undisturbed
+from normswap.backends.values import Feed
 
 __all__ = ["watch"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,48 +13,92 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
-from normswap.backends import Feed
-from normswap.backends.inputs import BATCH, drawn, read_arrays
+from normswap.backends.generated import BATCH, drawn
 from normswap.backends.torch.program.model import inputs_of
 from normswap.backends.torch.tensors import spelled, to_array, to_tensor
+from normswap.backends.values import Feed
 from normswap.errors import CannotRunError
-from normswap.layer import Array
+from normswap.layer import Array, Dim
 
-__all__ = ["arguments", "feeds", "fit", "plain"]
+__all__ = ["ProgramInputs", "Signature", "arguments"]
 
 # Tried in turn for sizes that are dynamic, after the one that the program was traced with.
 _EXTENTS = (32, 64, 16, 224, 8)
 _UNBOUNDED = 1 << 31
 
 
-def feeds(
-    program: ExportedProgram, inputs: Any, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int = BATCH
-) -> list[Feed]:
-    """Return end-to-end inputs: those given, else the program's examples, else generated ones to try in turn.
+@dataclass(frozen=True)
+class Signature:
+    """One input of a program, as it was traced.
 
-    Args:
-        program: What takes them.
-        inputs: A tensor, a tuple or list of positional arguments, a mapping of named ones, the path of an .npz
-            file, or None.
-        shapes: Shapes of generated inputs, by input name.
-        seed: Of generated inputs.
-        batch: Samples of generated inputs, where the program leaves their number open.
-
-    Raises:
-        CannotRunError: If they do not fit the program, or none can be generated.
-        ModelReadError: If the file cannot be read.
+    Attributes:
+        name: Of its node in the graph.
+        dtype: As NumPy spells it, None for what is no tensor.
+        dims: Its shape; None in place of a size that is dynamic, and for what is no tensor.
     """
-    if isinstance(inputs, (str, os.PathLike)):
-        return [Feed(fit(program, read_arrays(inputs)), f"given: {os.fspath(inputs)}")]
-    if inputs is not None:
-        return [Feed(_bound(program, inputs), "given by the caller")]
-    _check_names(program, shapes)
-    examples = program.example_inputs
-    if examples and not shapes:
-        args, kwargs = examples
-        if not any(_is_fake(value) for value in pytree.tree_leaves(examples)):
-            return [Feed(_flat(program, tuple(args), dict(kwargs)), "the program's own example inputs")]
-    return list(_generated(program, shapes, seed, batch))
+
+    name: str
+    dtype: str | None
+    dims: tuple[Dim, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramInputs:
+    """The inputs of a program: tensors and numbers by the names of its graph's nodes."""
+
+    program: ExportedProgram
+
+    @property
+    def declared(self) -> tuple[Signature, ...]:
+        """What the program was traced for, in order."""
+        return tuple(_signature(node) for node, constant in _user_inputs(self.program) if constant is None)
+
+    def bind(self, values: Any) -> dict[str, Any]:
+        """Take a tensor, a tuple or list of positional arguments, or a mapping of named ones.
+
+        Raises:
+            CannotRunError: If they do not fit the program.
+        """
+        return _bound(self.program, values)
+
+    def fit(self, arrays: Mapping[str, Array]) -> dict[str, Any]:
+        """Take arrays as the program's inputs: by name where all names are its own, else by order.
+
+        Raises:
+            CannotRunError: If there are more or fewer than the program takes, or they do not fit.
+        """
+        nodes = [node for node, constant in _user_inputs(self.program) if constant is None]
+        names = [node.name for node in nodes]
+        if set(arrays) == set(names):
+            arrays = {name: arrays[name] for name in names}
+        elif len(arrays) != len(names):
+            raise CannotRunError(
+                f"the inputs hold {len(arrays)} arrays ({', '.join(arrays) or 'none'}), where the program takes "
+                f"{len(names)}: {', '.join(names)}"
+            )
+        return {node.name: _fitted(node, array) for node, array in zip(nodes, arrays.values(), strict=True)}
+
+    def generate(self, shapes: Mapping[str, tuple[int, ...]], seed: int, batch: int) -> Iterable[Feed]:
+        """Return the program's own examples, else tensors of the shapes that it declares.
+
+        Raises:
+            CannotRunError: If a shape names no input.
+        """
+        program = self.program
+        _check_names(program, shapes)
+        examples = program.example_inputs
+        if examples and not shapes:
+            args, kwargs = examples
+            if not any(_is_fake(value) for value in pytree.tree_leaves(examples)):
+                return [Feed(_flat(program, tuple(args), dict(kwargs)), "the program's own example inputs")]
+        return _generated(program, shapes, seed, batch)
+
+    def to_arrays(self, values: Mapping[str, Any]) -> dict[str, Array]:
+        """Return values as arrays in their order, for another framework."""
+        return {
+            name: to_array(value) if isinstance(value, torch.Tensor) else np.asarray(value)
+            for name, value in values.items()
+        }
 
 
 def arguments(program: ExportedProgram, arrays: Mapping[str, Any]) -> tuple[list[Any], tuple[Any, ...], dict[str, Any]]:
@@ -67,37 +111,19 @@ def arguments(program: ExportedProgram, arrays: Mapping[str, Any]) -> tuple[list
     return leaves, args, kwargs
 
 
-def plain(arrays: Mapping[str, Any]) -> dict[str, Array]:
-    """Return a feed as arrays in its order, for another framework."""
-    return {
-        name: to_array(value) if isinstance(value, torch.Tensor) else np.asarray(value)
-        for name, value in arrays.items()
-    }
-
-
-def fit(program: ExportedProgram, arrays: Mapping[str, Array]) -> dict[str, Any]:
-    """Take arrays as the program's inputs: by name where all names are its own, else by order.
-
-    Raises:
-        CannotRunError: If there are more or fewer than the program takes, or they do not fit.
-    """
-    nodes = [node for node, constant in _user_inputs(program) if constant is None]
-    names = [node.name for node in nodes]
-    if set(arrays) == set(names):
-        arrays = {name: arrays[name] for name in names}
-    elif len(arrays) != len(names):
-        raise CannotRunError(
-            f"the inputs hold {len(arrays)} arrays ({', '.join(arrays) or 'none'}), where the program takes "
-            f"{len(names)}: {', '.join(names)}"
-        )
-    return {node.name: _fitted(node, array) for node, array in zip(nodes, arrays.values(), strict=True)}
-
-
 def _user_inputs(program: ExportedProgram) -> Iterator[tuple[fx.Node, ConstantArgument | None]]:
     """Yield what a caller gives, in order; with the value where the program was traced for that value alone."""
     for spec, node in inputs_of(program):
         if spec.kind == InputKind.USER_INPUT:
             yield node, spec.arg if isinstance(spec.arg, ConstantArgument) else None
+
+
+def _signature(node: fx.Node) -> Signature:
+    declared = node.meta.get("val")
+    if not isinstance(declared, torch.Tensor):
+        return Signature(node.name, None, None)
+    dims = tuple(dim if isinstance(dim, int) else None for dim in declared.shape)
+    return Signature(node.name, spelled(declared.dtype), dims)
 
 
 def _in_spec(program: ExportedProgram) -> pytree.TreeSpec:
@@ -184,7 +210,7 @@ def _check_names(program: ExportedProgram, shapes: Mapping[str, tuple[int, ...]]
     for name in shapes:
         if name not in known:
             raise CannotRunError(
-                f"--shape names {name!r}, which is no input; the program takes {', '.join(known) or 'none'}"
+                f"--shape names {name!r}, which is not an input; the program takes {', '.join(known) or 'none'}"
             )
 
 

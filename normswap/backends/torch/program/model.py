@@ -35,9 +35,16 @@ class ProgramModel:
     notes: tuple[str, ...] = ()
     path: Path | None = None
 
+    @property
+    def public(self) -> ExportedProgram:
+        """What the caller gets: the program."""
+        return self.program
 
-def load(source: str | os.PathLike[str] | ExportedProgram | ProgramModel) -> ProgramModel:
-    """Read a program from a .pt2 file, or take one in memory.
+
+def load(
+    source: str | os.PathLike[str] | ExportedProgram | ProgramModel, *, drop_statistics: bool = False
+) -> ProgramModel:
+    """Read a program from a .pt2 file, or take one in memory; updates of its statistics are no outputs to drop.
 
     Raises:
         ModelReadError: If the file is missing, damaged, unsafe, or holds no program.

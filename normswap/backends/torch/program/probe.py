@@ -9,19 +9,17 @@ import torch
 from torch import fx
 
 from normswap.backends.torch.calls import BatchNormCall
-from normswap.backends.torch.fx import cut
+from normswap.backends.torch.fx import cut as cut_graph
 from normswap.backends.torch.nodes import Resolve
 from normswap.backends.torch.probe import CutLayer
 from normswap.backends.torch.program.find import sites, stored_statistic
 from normswap.backends.torch.program.model import ProgramModel, resolver
 from normswap.plan import Plan
 
-__all__ = ["CutLayer", "cut_layers"]
+__all__ = ["CutLayer", "cut"]
 
 
-def cut_layers(
-    before: ProgramModel, after: ProgramModel, plan: Plan, *, free: tuple[str, ...] = ()
-) -> Iterator[CutLayer]:
+def cut(before: ProgramModel, after: ProgramModel, plan: Plan, *, free: tuple[str, ...] = ()) -> Iterator[CutLayer]:
     """Cut every planned layer's nodes out of the converted program.
 
     Args:
@@ -43,7 +41,9 @@ def cut_layers(
             continue
         call, rank = site.node.call, site.layer.rank or 4
         overrides: dict[str, torch.Tensor] = {}
-        compute = cut(after.program.graph, site.node.y.name, call.x.name, partial(_operand, call, resolve), overrides)
+        compute = cut_graph(
+            after.program.graph, site.node.y.name, call.x.name, partial(_operand, call, resolve), overrides
+        )
         if isinstance(compute, str):
             yield CutLayer(site.layer, {}, rank=rank, trouble=compute)
             continue

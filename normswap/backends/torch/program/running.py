@@ -13,7 +13,6 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from normswap.backends import Run
 from normswap.backends.torch.calls import read_call, returned_statistics
 from normswap.backends.torch.nodes import NodeLayer
 from normswap.backends.torch.program.find import sites
@@ -22,6 +21,7 @@ from normswap.backends.torch.program.model import ProgramModel, inputs_of, store
 from normswap.backends.torch.program.rewrite import copied_tensors
 from normswap.backends.torch.running import run_quietly
 from normswap.backends.torch.witness import native, stated_meaning
+from normswap.backends.values import Run
 from normswap.layer import NormLayer
 from normswap.plan import Plan
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
-from normswap.backends import Candidate, Feed, backend_for
+from normswap.backends.protocols import Exported
 from normswap.backends.torch.program.model import ProgramModel, load
 from normswap.errors import ModelReadError, ModelWriteError, first_line
 from normswap.files import as_write_error, check_writable, folder_beside
 
-__all__ = ["Writing", "check_target", "save"]
+__all__ = ["ProgramWriting", "check_target"]
 
 _SUFFIX = ".pt2"
 
@@ -27,15 +26,13 @@ def check_target(model: ProgramModel, path: str | os.PathLike[str], *, force: bo
         raise ModelWriteError(f"{path}: expected a file name that ends in {_SUFFIX}, which exported programs have")
 
 
-class Writing:
+class ProgramWriting:
     """A program on its way to a file: written aside, put in place by ``commit`` or not at all.
 
     Args:
         model: What to write.
         path: The file to write.
         force: Replace an existing file.
-        feeds: Not needed: a program is traced already.
-        runtimes: None takes a program.
 
     Raises:
         ModelWriteError: If the target is the program's own source, exists and ``force`` is not given, or cannot be
@@ -48,24 +45,20 @@ class Writing:
         path: str | os.PathLike[str],
         *,
         force: bool = False,
-        feeds: Sequence[Feed] | None = None,
-        runtimes: Sequence[str] = (),
     ) -> None:
         check_target(model, path, force=force)
         self._model, self._path, self._force = model, Path(path), force
+        self.exported: Exported | None = None
 
-    def __enter__(self) -> Writing:
+    def __enter__(self) -> ProgramWriting:
         with as_write_error(self._path), ExitStack() as stack:  # which is closed here if anything is raised
             self._aside = Path(stack.enter_context(folder_beside(self._path))) / self._path.name
             _write(self._model, self._aside)
-            backend = backend_for(self._aside)
             try:
-                written = load(self._aside)  # torch writes a program anew, so that it is the file that has to be run
+                # Torch writes a program anew, so that it is the file that has to be run.
+                self.exported = Exported(load(self._aside))
             except ModelReadError as error:
                 raise ModelWriteError(f"{self._path}: what torch wrote cannot be read back: {error}") from error
-            self.candidates: Mapping[str, Candidate] = {
-                f"{self._path.name}, {how}": Candidate.of(backend, written, how) for how in backend.WAYS
-            }
             self._stack = stack.pop_all()
         return self
 
@@ -78,12 +71,6 @@ class Writing:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-
-def save(model: ProgramModel, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """Write a program; arguments and exceptions are those of ``Writing``."""
-    with Writing(model, path, force=force) as writing:
-        return writing.commit()
 
 
 def _write(model: ProgramModel, path: Path) -> None:
