@@ -20,12 +20,21 @@ __all__ = ["diagnose"]
 
 @click.command()
 @click.argument("model", type=click.Path())
-@click.option("--inputs", required=True, type=click.Path(), metavar="DATA", help="An .npz, .npy, or a folder.")
+@click.option("--inputs", required=True, type=click.Path(), metavar="DATA", help="An .npz or .npy file, or a folder.")
 @click.option("--targets", type=click.Path(), metavar="DATA", help="What the outputs should be.")
 @options_of(Pair, "weights")
-@click.option("--error", type=click.Choice(["l1", "psnr"]), default="l1", show_default=True, help="Of outputs.")
 @click.option(
-    "--batch-size", multiple=True, type=click.IntRange(min=1), help="Samples of batch statistics; repeatable."
+    "--error",
+    type=click.Choice(["l1", "psnr"]),
+    default="l1",
+    show_default=True,
+    help="How the error of an output is measured.",
+)
+@click.option(
+    "--batch-size",
+    multiple=True,
+    type=click.IntRange(min=1),
+    help="Number of samples for batch statistics. Repeatable.",
 )
 @options("scale", "size")
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Like --report FILE; also prints its name.")
@@ -44,10 +53,10 @@ def diagnose(
     as_json: bool,
     reports: tuple[str, ...],
 ) -> int:
-    """Say what eval mode costs MODEL on these data, and which fix is right.
+    """Show what eval mode costs MODEL on these data, and which fix is right.
 
-    MODEL is an .onnx file or package.module:factory. DATA is an .npz of arrays by input name, an .npy, or a folder of
-    those or of PNG or JPEG images. Without --targets, train mode is taken for what is right.
+    MODEL is an .onnx file or package.module:factory. DATA is an .npz file of arrays by input name, an .npy file, or a
+    folder of those or of PNG or JPEG images. Without --targets, the outputs of train mode are the targets.
     """
     form = form_of(form, as_json)
     reports = (*reports, *filter(None, [output]))

@@ -14,9 +14,9 @@ __all__ = ["ProgressBar"]
 
 
 class ProgressBar:
-    """A context that gives what shows progress: on a terminal, once the work has taken a second.
+    """A context that shows progress on a terminal, once the work has taken a second.
 
-    For each stage in turn it shows how much is done, how much is done in a second, and what time remains.
+    For each stage it shows how much is done, how much per second, and how much time remains.
     """
 
     def __enter__(self) -> Progress:
@@ -32,7 +32,7 @@ class ProgressBar:
         if self._bar is None:
             self._bar = _bar()
             self._bar.start()
-        if stage != self._stage:  # whose speed and total are others
+        if stage != self._stage:  # with its own speed and total
             if self._task is not None:
                 self._bar.remove_task(self._task)
             self._task, self._stage = self._bar.add_task(stage, total=total or None), stage
@@ -59,7 +59,7 @@ def _bar() -> Any:
     from rich.text import Text
 
     class Rate(ProgressColumn):
-        """How much is done in a second."""
+        """How much is done per second."""
 
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed

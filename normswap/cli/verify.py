@@ -27,7 +27,9 @@ __all__ = ["verify"]
 @click.argument("before", type=click.Path(), required=False)
 @click.argument("after", type=click.Path(), required=False)
 @click.option("--settings", type=click.Path(), metavar="FILE", help="The settings file, instead of the nearest one.")
-@click.option("--pair", "chosen", multiple=True, metavar="GLOB", help="Pairs of the settings to verify; repeatable.")
+@click.option(
+    "--pair", "chosen", multiple=True, metavar="GLOB", help="Pairs of the settings to verify, by name. Repeatable."
+)
 @click.option("--to", metavar=TARGETS, help="The target, of BEFORE and AFTER.")
 @options_of(Pair)
 @options(*REPORTS)
@@ -44,8 +46,8 @@ def verify(
 ) -> int:
     """Hold the converted model AFTER to the original BEFORE under the target's stated meaning.
 
-    Each is an .onnx or .pt2 file, or package.module:factory. AFTER may also be the weights (.pth, .safetensors) that
-    a factory's model was converted to. Models of two frameworks are compared end to end alone.
+    Each is an .onnx or .pt2 file, or package.module:factory. AFTER may also be the weights (.pth, .safetensors) of
+    the converted model of a factory. Models of two frameworks are compared end to end only.
 
     Without BEFORE and AFTER, the pairs of the settings file are verified: normswap.toml, or [tool.normswap] of
     pyproject.toml, in this folder or the nearest one above it. The exit code is that of the worst.
