@@ -1,6 +1,6 @@
 """What the site adds to the pages: tables of options, read from the code, and links to files outside docs.
 
-MkDocs calls ``on_files`` and ``on_page_markdown`` (https://www.mkdocs.org/user-guide/plugins/#events). A page asks for
+MkDocs calls the functions ``on_...`` (https://www.mkdocs.org/user-guide/plugins/#events). A page asks for
 the options of a command by a comment, such as ``<!-- options: convert -->``.
 """
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
-__all__ = ["linked", "on_files", "on_page_markdown", "option_table", "with_tables"]
+__all__ = ["linked", "on_config", "on_files", "on_page_markdown", "option_table", "with_tables"]
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ("fixtures/lowlight.png", "fixtures/diagnosis.png", "fixtures/report.png")  # part of the site
 
 
 def option_table(name: str) -> str:
-    """Return the options of a command as a Markdown table."""
+    """Return the options of a command as a table of Python-Markdown, which takes | in code as it is."""
     from normswap.cli import command
 
     rows = ["| option | meaning |", "|---|---|"]
@@ -33,13 +33,9 @@ def option_table(name: str) -> str:
         for parameter in command.commands[name].get_params(context):
             record = parameter.get_help_record(context)
             if record is not None and isinstance(parameter, click.Option):
-                spelled, meaning = (_cell(part) for part in record)
-                rows.append(f"| `{spelled}` | {meaning} |")
+                spelled, meaning = (" ".join(part.split()) for part in record)
+                rows.append(f"| `{spelled}` | {meaning.replace('|', '&#124;')} |")
     return "\n".join(rows)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def with_tables(markdown: str) -> str:
@@ -72,6 +68,14 @@ def linked(markdown: str, page: str, repository: str) -> str:
         return f"]({repository.rstrip('/')}/blob/main/{path}{anchor})"
 
     return re.sub(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)", address, markdown)
+
+
+def on_config(_: MkDocsConfig) -> None:
+    """Show the signatures that callers see: what documents the code would look behind a decorator."""
+    import normswap.testing
+
+    for function in (normswap.plan, normswap.convert, normswap.verify, normswap.testing.assert_equivalent):
+        vars(function).pop("__wrapped__", None)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -88,7 +88,7 @@ def convert(asked: Converting) -> Conversion:
             that cannot be copied, or not converted in place.
         CannotRunError: If the model does not run, or a runtime is not installed, and ``end_to_end`` is wanted.
 
-    Example:
+    Examples:
         >>> import normswap
         >>> conversion = normswap.convert("fixtures/lowlight.onnx", to="instance")
         >>> conversion.report.ok

@@ -32,7 +32,7 @@ def assert_equivalent(asked: Verifying) -> Report:
         NormswapError: If nothing could be compared: a model that cannot be read or run, layers that are refused, no
             layer to convert. Its kinds are those of ``normswap.verify``.
 
-    Example:
+    Examples:
         >>> import normswap
         >>> from normswap.testing import assert_equivalent
         >>> original = "fixtures/lowlight.onnx"

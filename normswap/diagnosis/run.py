@@ -72,7 +72,7 @@ def diagnose(
         CannotRunError: If the model does not run, in no mode but eval, or a target fits no output.
         NothingToConvertError: If there is no BatchNorm layer.
 
-    Example:
+    Examples:
         >>> images = "fixtures/lowlight_images.npz"
         >>> found = diagnose("fixtures/lowlight.onnx", images, targets=images)
         >>> found.verdict.advice, [mode.name for mode in found.modes]

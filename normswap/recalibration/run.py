@@ -41,7 +41,7 @@ def recalibrate(asked: Recalibrating) -> Recalibration:
         UnsupportedModelError: If the model as a whole cannot be handled.
         CannotRunError: If the model does not run on a batch, or what a layer is given is not finite.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import normswap
         >>> images = np.load("fixtures/lowlight_images.npz")["dark"]

@@ -252,7 +252,7 @@ def gather(
     Raises:
         CannotRunError: If a batch does not fit, or the model does not run on it.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> images = np.load("fixtures/lowlight_images.npz")["dark"]
         >>> gathering = gather("fixtures/lowlight.onnx", [images[:2], images[2:4]])

@@ -36,7 +36,7 @@ class Moments:
     References:
         Chan, Golub & LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample variances.
 
-    Example:
+    Examples:
         >>> one = Moments.of_samples([[1.0], [3.0]], [[0.5], [1.5]], elements=10, eps=0.0)
         >>> two = Moments.of_samples([[5.0]], [[1.0]], elements=40, eps=0.0)
         >>> both = one.merge(two)

@@ -55,9 +55,13 @@ def pages() -> list[Path]:
     return [path for path in MANUAL if examples_of(path)]
 
 
+def lines_of(block: str) -> list[str]:
+    return re.sub(r" *\\\n *", " ", block).strip().splitlines()
+
+
 def first_pages() -> dict[str, Path]:
     """The page where each line stands first: one that writes no file runs there alone."""
-    pairs = [(line, path) for path in pages() for block in blocks(path, "sh") for line in block.splitlines()]
+    pairs = [(line, path) for path in pages() for block in blocks(path, "sh") for line in lines_of(block)]
     return dict(reversed(pairs))
 
 
@@ -85,7 +89,7 @@ def run_lines(text: str, capsys: pytest.CaptureFixture[str], path: Path | None =
     found = ""
     if text == commands()["first"]:
         return run_lines(text.rpartition(".venv/bin/")[2], capsys)
-    for line in text.strip().splitlines():
+    for line in lines_of(text):
         program, *words = shlex.split(line)
         assert program == "normswap", line
         if path is not None and FIRST_PAGES[line] != path and "-o" not in words:

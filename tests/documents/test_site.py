@@ -55,7 +55,8 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_the_site_loads_nothing_from_elsewhere() -> None:
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert settings["theme"]["font"] is False
-    assert not {"extra_javascript", "extra_css"} & settings.keys()
+    assert "extra_javascript" not in settings
+    assert all((DOCS / name).exists() for name in settings["extra_css"])
     assert settings["strict"] is True
 
 
@@ -67,6 +68,8 @@ def test_tables_have_every_option(hooks: ModuleType) -> None:
         for parameter in one.params:
             if isinstance(parameter, click.Option):
                 assert parameter.opts[-1] in section, (name, parameter.opts)
+        rows = re.findall(r"^\| `.*$", section, re.MULTILINE)
+        assert all(re.sub(r"`[^`]*`", "", row).count("|") == 3 for row in rows), "two cells each"
 
 
 def test_links_of_a_page_on_the_site(hooks: ModuleType) -> None:

@@ -95,8 +95,8 @@ def test_a_wrong_file_fails_for_the_right_reason(name: str, expected: tuple[bool
 
 def test_there_are_no_more_wrong_files_and_the_readme_has_them_all(sample: Path) -> None:
     assert {path.name for path in (sample / "models" / "wrong").iterdir()} == WRONG.keys()
-    told = re.findall(r"^\| `(\w+\.onnx)` \|.*\| (\S+?)[:,]?\s.*\| (\S+?)[:,]?\s.*\|$", readme(), re.MULTILINE)
-    assert {name: trained == "different" for name, trained, _ in told} == {
+    rows = re.findall(r"^\| `(\w+\.onnx)` \|.*\| (\S+?)[:;,]?\s.*\| (\S+?)[:;,]?\s.*\|$", readme(), re.MULTILINE)
+    assert {name: trained == "different" for name, trained, _ in rows} == {
         name: both for name, (both, _) in WRONG.items()
     }
 

@@ -67,7 +67,7 @@ def convert_state_dict(
         SelectionError: If the target is unknown or lacks a parameter, or a glob matches no layer.
         NothingToConvertError: If no layer is left to convert.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> weights = {"bn.weight": np.ones(2), "bn.running_mean": np.zeros(2), "bn.running_var": np.ones(2)}
         >>> list(convert_state_dict(weights, "instance"))
