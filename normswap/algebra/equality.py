@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from normswap.algebra.errors import UnreadableError
+from normswap.algebra.errors import TooLargeError, UnreadableError
 from normswap.algebra.expressions import HALF, Atom, Expr, Root, of_terms
 
 __all__ = ["equal"]
+
+_MOST_DENOMINATORS = 16
 
 
 def equal(left: Expr, right: Expr) -> bool:
@@ -48,11 +50,16 @@ def _with_common_roots(value: Expr) -> Expr:
 
 def _cleared(value: Expr) -> Expr:
     """Multiply by every denominator, so that sums cancel against them; none of these is zero where it is defined."""
-    for root in {atom for monomial in value.terms for atom, _ in monomial if isinstance(atom, Root)}:
-        lowest = min((dict(monomial).get(root, Fraction(0)) for monomial in value.terms), default=Fraction(0))
-        if lowest >= 0:
-            continue
-        shift = math.ceil(-lowest)
+    for _ in range(_MOST_DENOMINATORS):
+        lowest: dict[Root, Fraction] = {}
+        for monomial in value.terms:
+            for atom, power in monomial:
+                if isinstance(atom, Root):
+                    lowest[atom] = min(power, lowest.get(atom, power))
+        root = next((root for root, power in lowest.items() if power < 0), None)
+        if root is None:
+            return value
+        shift = math.ceil(-lowest[root])
         total = Expr({})
         for monomial, factor in value.terms.items():
             powers = dict(monomial)
@@ -62,4 +69,4 @@ def _cleared(value: Expr) -> Expr:
             rest = rest * Expr.of(root, broken) if broken else rest
             total = total + rest * root.base ** (power - broken)
         value = total
-    return value
+    raise TooLargeError("an expression of too many denominators")
