@@ -19,21 +19,22 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own name for it
 from torch import Tensor
 
-from normswap.norms.torch import BATCH_STAT, INSTANCE, pick
+from normswap.norms import NORMS
 
 SHAPES = [(1, 64, 128, 128), (8, 64, 64, 64), (8, 256, 16, 16), (16, 1280, 7, 7), (8, 512, 2, 2), (1, 512, 2, 2)]
 IN_README = SHAPES[:3]
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 EPS = 1e-5
 
+KERNELS = {target: NORMS[target].torch_kernel() for target in ("instance", "batch-stat")}
 Norm = Callable[[Tensor, Tensor, Tensor], Tensor]
 TARGETS: dict[str, tuple[Norm, Norm]] = {  # target -> (normswap's, torch's)
     "instance": (
-        lambda x, weight, bias: INSTANCE(x, weight, bias, None, None, EPS),
+        lambda x, weight, bias: KERNELS["instance"](x, weight, bias, None, None, EPS),
         lambda x, weight, bias: F.instance_norm(x, weight=weight, bias=bias, eps=EPS),
     ),
     "batch-stat": (
-        lambda x, weight, bias: BATCH_STAT(x, weight, bias, None, None, EPS),
+        lambda x, weight, bias: KERNELS["batch-stat"](x, weight, bias, None, None, EPS),
         lambda x, weight, bias: F.batch_norm(x, None, None, weight, bias, True, 0.0, EPS),
     ),
 }
@@ -155,8 +156,8 @@ def main(pairs: int, threads: int, dtype: str) -> None:
                     f"{sizes:<13} {layout:<13} {'forward+backward' if backward else 'forward':<16} {base * 1e6:8.0f} us"
                 )
                 for (target, whose), ratio in ratios.items():
-                    form = f"  {pick(target, setting.tensors()[0], gradients=backward)}" if whose == "normswap" else ""
-                    print(f"    {target:<10} {whose:<8} {ratio}{form}")
+                    picked = KERNELS[target].pick(setting.tensors()[0], gradients=backward)
+                    print(f"    {target:<10} {whose:<8} {ratio}  {picked if whose == 'normswap' else ''}")
                     if shape in IN_README:
                         medians.setdefault((target, whose, layout, backward), []).append(ratio.short)
     shapes = ", ".join("x".join(map(str, shape)) for shape in IN_README)

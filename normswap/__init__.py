@@ -19,7 +19,7 @@ from normswap.errors import (
 )
 from normswap.layer import NormLayer, Refusal
 from normswap.norms import NORMS, Norm
-from normswap.norms.rounding import Tolerance
+from normswap.options import Tolerance
 from normswap.plan import Kept, Plan
 from normswap.recalibration import Moved, Recalibration, recalibrate
 from normswap.report import Check, Report

@@ -14,7 +14,6 @@ from torch.nn.modules.module import _WrappedHook
 from torch.nn.utils import parametrize
 
 from normswap.norms import Norm, make_norm
-from normswap.norms.torch import Kernel
 
 __all__ = ["LAYOUTS", "Layout", "SwappedNorm", "layout_of"]
 
@@ -116,7 +115,7 @@ class SwappedNorm(nn.Module):
             made = nn.Parameter(value(num_features, device=device, dtype=dtype)) if affine else None
             self.register_parameter(name, made)
         for name, value in (("running_mean", torch.zeros), ("running_var", torch.ones)):
-            stored = value(num_features, device=device, dtype=dtype) if not self.norm.trains else None
+            stored = value(num_features, device=device, dtype=dtype) if self.norm.formula.reads_stored else None
             self.register_buffer(name, stored)
 
     @classmethod
@@ -135,7 +134,7 @@ class SwappedNorm(nn.Module):
             _take_over(swapped, name, source, getattr(layout, name))
         for name in ("running_mean", "running_var"):
             theirs = getattr(layout, name)
-            stored = getattr(source, theirs) if not norm.trains else None
+            stored = getattr(source, theirs) if norm.formula.reads_stored else None
             swapped.register_buffer(name, stored, persistent=theirs not in source._non_persistent_buffers_set)
         named = {name: getattr(layout, name) for name in ("weight", "bias", "running_mean", "running_var")}
         swapped.known_as = {name: theirs for name, theirs in named.items() if theirs != name}
@@ -153,9 +152,7 @@ class SwappedNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize x, then apply what comes after."""
-        y = _normalized(
-            self.norm.torch_kernel(), x, self.weight, self.bias, self.running_mean, self.running_var, self.eps
-        )
+        y = _normalized(self.norm, x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
         for name in self.after:
             y = getattr(self, name)(y)
         return y
@@ -186,8 +183,8 @@ class SwappedNorm(nn.Module):
 
 
 @fx.wrap  # one node for symbolic_trace, which could not follow a kernel that looks at shapes
-def _normalized(kernel: Kernel, *values: Any) -> torch.Tensor:
-    y: torch.Tensor = kernel(*values)
+def _normalized(norm: Norm, *values: Any) -> torch.Tensor:
+    y: torch.Tensor = norm.torch_kernel()(*values)
     return y
 
 

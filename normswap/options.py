@@ -18,25 +18,32 @@ from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, cast, get_type_h
 from normswap.data import Scale
 from normswap.norms import Norm, all_parameters, make_norm
 from normswap.norms.keywords import Keywords
-from normswap.norms.rounding import Tolerance
 from normswap.report import Progress
 
-__all__ = [
-    "Comparison",
-    "Converting",
-    "Kind",
-    "Option",
-    "Options",
-    "Planning",
-    "Scope",
-    "Verifying",
-    "argument",
-    "keywords_of",
-    "option",
-    "option_of",
-    "spelled",
-    "takes",
-]
+__all__ = ["Comparison", "Converting", "Kind", "Option", "Options", "Planning", "Scope", "Tolerance",
+           "Verifying", "argument", "keywords_of", "option", "option_of", "spelled", "takes"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The margins of end-to-end comparison.
+
+    Attributes:
+        runs: How many runs with rounding-size perturbations measure the noise floor.
+        most_runs: How many are made before a difference counts as one: where the model rounds or quantizes, a
+            perturbation seldom flips a decision, and much when it does.
+        margin: How many times the measured noise floor is allowed. Rounding in a kernel over n elements
+            may exceed one unit by about sqrt(n) to n; perturbations are of ``noise`` units.
+        noise: Size of the relative perturbation of each planned layer's input, in units of roundoff.
+        last_place: Units of roundoff of the largest output that are always allowed.
+    """
+
+    runs: int = 3
+    most_runs: int = 27
+    margin: float = 16.0
+    noise: float = 4.0
+    last_place: float = 16.0
+
 
 P = ParamSpec("P")
 Arguments = TypeVar("Arguments")

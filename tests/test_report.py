@@ -7,7 +7,7 @@ from normswap import Check, Report
 CHECKS = (
     Check("structure", "graph", True, detail="3 nodes and 2 tensors (160 bytes) outside the 2 converted layers"),
     Check("probes", "a", True, 1e-7, 4e-7, (0, 1, 2), "input 2x4x5, as written"),
-    Check("probes", "b", False, 0.25, 5e-7, (1, 0, 0), "input 1x4x9, optimized", 3, 36, "looks as if eps were dropped"),
+    Check("probes", "b", False, 0.25, 5e-7, (1, 0, 0), "input 1x4x9, optimized", 3, 36, "looks as if eps was dropped"),
     Check("end to end", "y (as written)", True, 0.0, 1e-6, (0,), "noise floor 6e-08", 0, 8),
 )
 
@@ -17,7 +17,7 @@ probes      1 of 2 hold; worst b: error 0.25, allowed 5e-07 at [1, 0, 0] (3 of 3
 end to end  1 of 1 hold; worst y (as written): error 0, allowed 1e-06 at [0] (all of 8 elements; noise floor 6e-08)
 inputs      generated, seed 0: x 2x4x5
   FAILED probes: b: error 0.25, allowed 5e-07 at [1, 0, 0] (3 of 36 elements; input 1x4x9, optimized); \
-looks as if eps were dropped
+looks as if eps was dropped
   left as they are: c, d, e and 1 more (not selected)
   left as they are: g (REFUSED: rank 2)
   note: somebody should know
@@ -50,7 +50,7 @@ def test_plain_data_holds_all_of_it() -> None:
         "detail": "input 1x4x9, optimized",
         "wrong": 3,
         "size": 36,
-        "cause": "looks as if eps were dropped",
+        "cause": "looks as if eps was dropped",
     }
 
 

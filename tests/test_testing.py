@@ -75,12 +75,12 @@ end to end: 2 of 2 failed
     Mismatched elements: N / 24576 (P)
     Worst difference: E at index (I) (up to E allowed)
     noise floor E, largest output E
-    Likely cause: it looks as if population were computed instead (eval-mode BatchNorm)
+    Likely cause: it looks as if population was computed instead (eval-mode BatchNorm)
   output (optimized)
     Mismatched elements: N / 24576 (P)
     Worst difference: E at index (I) (up to E allowed)
     noise floor E, largest output E
-    Likely cause: it looks as if population were computed instead (eval-mode BatchNorm)
+    Likely cause: it looks as if population was computed instead (eval-mode BatchNorm)
 
 inputs: generated, seed 0: dark 2x3x64x64, as the converted model declares them
 note: the two models are of different frameworks: only outputs were compared, paired by their order
@@ -121,10 +121,10 @@ note: end to end was left out on request: the model as a whole was not run"""
 @pytest.mark.parametrize(
     ("body", "mutant", "cause"),
     [
-        ("onnx", "eps dropped", "eps were dropped"),
+        ("onnx", "eps dropped", "eps was dropped"),
         ("onnx", "weight and bias swapped", "weight and bias were swapped"),
-        ("module, BatchNorm2d", "unbiased variance", "the variance were divided by n - 1, not by n"),
-        ("program", "eps 1 % larger", "eps were 1.01e-05, not 1e-05"),
+        ("module, BatchNorm2d", "unbiased variance", "the variance was divided by n - 1, not by n"),
+        ("program", "eps 1 % larger", "eps was 1.01e-05, not 1e-05"),
     ],
 )
 def test_a_mutant(body: str, mutant: str, cause: str) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from normswap.data import SCALES
 from normswap.norms import Parameter
-from normswap.norms.rounding import Tolerance
-from normswap.options import Kind
+from normswap.options import Kind, Tolerance
 
 __all__ = ["READINGS", "Reading", "described", "of_parameter"]
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from normswap.layer import NormLayer
 from normswap.norms.base import Form, Norm, by_name
-from normswap.norms.onnx import OnnxOps, emit_in, emit_two_pass
+from normswap.norms.formula import Formula
+from normswap.norms.onnx import OnnxOps, emit_in, emit_two_pass, over_batch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from normswap.norms.torch import Kernel
 
 __all__ = ["BatchStat"]
@@ -31,7 +35,7 @@ def _transposed_instance_normalization(ops: OnnxOps) -> None:
 
 
 _FORMS = by_name(  # never training_mode=1, which most runtimes refuse or compute as eval mode
-    Form("two-pass primitives", lambda ops: emit_two_pass(ops, over_batch=True)),
+    Form("two-pass primitives", lambda ops: emit_two_pass(ops, pool=over_batch)),
     Form(
         "transposed InstanceNormalization",
         _transposed_instance_normalization,
@@ -39,6 +43,19 @@ _FORMS = by_name(  # never training_mode=1, which most runtimes refuse or comput
         needs_channels=True,
     ),
 )
+
+_LARGE_MAP = 128  # elements of a channel of a sample from which group_norm, which takes each by itself, pays
+
+
+def _on_cpu(x: Tensor, gradients: bool) -> str:
+    """Choose the fastest form: torch's train mode, or its group_norm on contiguous float32."""
+    from normswap.norms.torch.tensors import HALF, is_channels_last
+
+    if is_channels_last(x) or x.dtype in HALF:
+        return "native"
+    # Over several samples, group_norm has no fast backward pass, and on small maps no fast forward pass.
+    slow = x.shape[0] > 1 and (gradients or x.numel() < _LARGE_MAP * x.shape[0] * x.shape[1])
+    return "native" if slow else "group_norm"
 
 
 class BatchStat(Norm):
@@ -51,6 +68,7 @@ class BatchStat(Norm):
     name = "batch-stat"
     meaning = "train-mode BatchNorm fed the same batch"
     equals = "batch-stat"
+    formula = Formula(over=("batch", "spatial"))
     forms = _FORMS
 
     def refuse(self, layer: NormLayer) -> str | None:
@@ -60,7 +78,13 @@ class BatchStat(Norm):
         return None
 
     def torch_kernel(self) -> Kernel:
-        """See normswap.norms.torch."""
-        from normswap.norms.torch import BATCH_STAT
+        """Give torch's own train mode, and a faster form of it."""
+        from normswap.norms.torch import Kernel
+        from normswap.norms.torch.eager import group_norm_pooled, native_batch_stat, own_statistics
+        from normswap.norms.torch.export import over_batch, two_pass
 
-        return BATCH_STAT
+        forms = {
+            "native": own_statistics(native_batch_stat, self.formula),
+            "group_norm": own_statistics(group_norm_pooled, self.formula),
+        }
+        return Kernel(forms, partial(two_pass, pool=over_batch), _on_cpu)

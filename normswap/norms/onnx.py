@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-__all__ = ["Blending", "Body", "OnnxOps", "along_channels", "compute_dtype", "emit_in", "emit_two_pass"]
+__all__ = [
+    "Body",
+    "Mix",
+    "OnnxOps",
+    "Pool",
+    "along_channels",
+    "compute_dtype",
+    "emit_in",
+    "emit_two_pass",
+    "over_batch",
+]
 
 
 class OnnxOps(Protocol):
@@ -90,11 +100,18 @@ def along_channels(ops: OnnxOps, parameter: str, dtype: str, rank: int) -> str:
     return ops.unsqueeze(ops.cast(parameter, dtype, compute_dtype(ops)), [0, *range(2, rank)])
 
 
-# (the mean of each sample, that of all, the variance of all, rank) -> the mean and the variance to normalize with
-Blending: TypeAlias = Callable[[str, str, str, int], tuple[str, str]]
+# (operators, a value of shape (N, C, 1, ..., 1), its rank) -> its mean over more axes, which broadcasts against x
+Pool: TypeAlias = Callable[[OnnxOps, str, int], str]
+# (operators, the mean of each sample) -> ((a statistic of x, the stored one as a column) -> the one to use)
+Mix: TypeAlias = Callable[[OnnxOps, str], Callable[[str, str], str]]
 
 
-def emit_two_pass(ops: OnnxOps, *, over_batch: bool, blend: Blending | None = None) -> None:
+def over_batch(ops: OnnxOps, value: str, _rank: int) -> str:
+    """Pool over the batch axis."""
+    return ops.reduce_mean(value, [0])
+
+
+def emit_two_pass(ops: OnnxOps, *, pool: Pool | None = None, mix: Mix | None = None) -> None:
     """Write ``(x - mean(x)) * scale / sqrt(mean((x - mean(x))**2) + eps) + bias`` as ONNX primitives.
 
     Two passes, because E[x²] - E[x]² cancels. The batch axis is reduced after the spatial axes, not with them:
@@ -102,8 +119,8 @@ def emit_two_pass(ops: OnnxOps, *, over_batch: bool, blend: Blending | None = No
 
     Args:
         ops: Where to write.
-        over_batch: Whether the statistics also span the batch axis.
-        blend: Writes what the statistics are turned into before they are used. With m in place of the mean a,
+        pool: Averages further what was averaged over the spatial axes, for statistics over more axes than these.
+        mix: Turns the statistics of x and the stored ones into those to use. With m in place of the mean a,
             y = (x - a) k + ((a - m) k + bias), so that x is not read once more.
     """
 
@@ -114,19 +131,23 @@ def emit_two_pass(ops: OnnxOps, *, over_batch: bool, blend: Blending | None = No
             return ops.reduce_mean(value, spatial) if spatial else value
 
         def of_all(means: str) -> str:
-            return ops.reduce_mean(means, [0]) if over_batch else means
+            return means if pool is None else pool(ops, means, rank)
 
         means = of_samples(x)
         own_mean = of_all(means)
         centred = ops.op("Sub", x, own_mean)
         var = of_all(of_samples(ops.op("Mul", centred, centred)))
-        if blend is not None:
-            used_mean, var = blend(means, own_mean, var, rank)
+        if mix is not None:
+            used = mix(ops, means)
+            used_mean, var = (
+                used(own, along_channels(ops, stored, ops.stat_dtype, rank))
+                for own, stored in ((own_mean, ops.mean), (var, ops.var))
+            )
         std = ops.op("Sqrt", ops.op("Add", var, ops.eps_constant(compute_dtype(ops))))
         k = ops.op("Div", along_channels(ops, ops.scale, ops.param_dtype, rank), std)
         scaled = ops.op("Mul", centred, k)
         bias = along_channels(ops, ops.bias, ops.param_dtype, rank)
-        if blend is not None:
+        if mix is not None:
             bias = ops.op("Add", ops.op("Mul", ops.op("Sub", own_mean, used_mean), k), bias)
         return ops.op("Add", scaled, bias, output=y)
 

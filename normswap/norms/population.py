@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from normswap.layer import NormLayer
 from normswap.norms.base import Form, Norm, by_name, no_stored_statistics
+from normswap.norms.formula import Formula
 from normswap.norms.onnx import OnnxOps, along_channels, compute_dtype, emit_in
 
 if TYPE_CHECKING:
+    import torch
+
     from normswap.norms.torch import Kernel
 
 __all__ = ["Population"]
@@ -32,7 +34,27 @@ def _primitives(ops: OnnxOps) -> None:
     emit_in(compute_dtype(ops), ops, body)
 
 
-_FORMS = by_name(Form("BatchNormalization", _batch_normalization), Form("primitives", _primitives))
+def _exported(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    eps: float,
+    *,
+    rank: int,  # noqa: ARG001  # every Export is given it
+    dtype: torch.dtype,
+    param_dtype: torch.dtype,
+) -> Any:
+    """``aten.batch_norm``, which exporters write as BatchNormalization."""
+    import torch
+
+    from normswap.norms.torch.export import cast
+    from normswap.norms.torch.tensors import HALF
+
+    to = param_dtype if dtype in HALF else dtype
+    values = (cast(value, param_dtype, to) for value in (weight, bias, running_mean, running_var))
+    return torch.ops.aten.batch_norm.default(x, *values, False, 0.0, eps, False)
 
 
 class Population(Norm):
@@ -45,16 +67,16 @@ class Population(Norm):
     name = "population"
     meaning = "eval-mode BatchNorm"
     equals = "eval"
-    trains = False
-    prior = math.inf
-    forms = _FORMS
+    formula = Formula(over=())
+    forms = by_name(Form("BatchNormalization", _batch_normalization), Form("primitives", _primitives))
 
     def refuse(self, layer: NormLayer) -> str | None:
         """Refuse a layer without stored statistics."""
         return no_stored_statistics(layer)
 
     def torch_kernel(self) -> Kernel:
-        """See normswap.norms.torch."""
-        from normswap.norms.torch import POPULATION
+        """Give torch's own eval mode."""
+        from normswap.norms.torch import Kernel
+        from normswap.norms.torch.eager import native_population
 
-        return POPULATION
+        return Kernel({"native": native_population}, _exported)

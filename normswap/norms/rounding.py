@@ -13,12 +13,12 @@ The last term covers kernels that compute y = x k + (b - m k) with k = w / s, as
 |m| / s, the conditioning of the problem. A kernel that forms E[x^2] - E[x]^2 loses n u m^2 of the variance
 and is not covered, on purpose.
 
-Where a share t of the statistics is that of a, v_a over n elements and the rest that of stored ones r, v_r,
+Where statistics a, v_a of x over n elements have the weight t and stored ones r, v_r have the rest,
 
-    m = t a + (1 - t) r,    v = t v_a + (1 - t) v_r,    t = n / (prior + n)
+    m = t a + (1 - t) r,    v = t v_a + (1 - t) v_r
 
-e and dv enter m and v by the factor t. Each weight is three operations (the prior is rounded, a sum, a quotient),
-each blend a product and a sum more; eps may be blended with the variance:
+e and dv enter m and v by the factor t. Each weight is three operations (a constant is rounded, a sum, a quotient),
+each mixture a product and a sum more; eps may be mixed with the variance:
 
     the mean is off by          t e + 6 u (t |a| + (1 - t) |r|)
     1 / sqrt(v + eps) by        relative r <= ... + 4 u         (6 u (v + eps), a half of it for the root, and one)
@@ -31,39 +31,16 @@ u_out |y|; below the smallest normal number rounding is absolute, which adds one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from normswap.layer import Floats, NormLayer
-from normswap.norms.base import Statistics
+from normswap.norms.formula import Statistics
 
-__all__ = ["LARGEST", "UNIT_ROUNDOFF", "Tolerance", "rounding_bound"]
+__all__ = ["LARGEST", "UNIT_ROUNDOFF", "rounding_bound"]
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 LARGEST = {"float64": 1.79e308, "float32": 3.4e38, "float16": 65504.0, "bfloat16": 3.38e38}
 _SMALLEST = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """The margins of end-to-end comparison.
-
-    Attributes:
-        runs: How many runs with rounding-size perturbations measure the noise floor.
-        most_runs: How many are made, at the most, before a difference is called one: where the model rounds
-            or quantizes, a perturbation seldom flips a decision, and much when it does.
-        margin: How many times the measured noise floor is allowed. Rounding in a kernel over n elements
-            may exceed one unit by about sqrt(n) to n; perturbations are of ``noise`` units.
-        noise: Size of the relative perturbation of each planned layer's input, in units of roundoff.
-        last_place: Units of roundoff of the largest output that are always allowed.
-    """
-
-    runs: int = 3
-    most_runs: int = 27
-    margin: float = 16.0
-    noise: float = 4.0
-    last_place: float = 16.0
 
 
 def rounding_bound(
@@ -83,7 +60,7 @@ def rounding_bound(
         layer: The layer, with its weight and bias known.
         y: Exact output, as ``norm.reference`` gives it.
         unit: Unit roundoff of the arithmetic; that of float32, for a float64 layer float64, if None.
-        cancels: How far the variance may be off beside, in units of x squared, where it is not computed by two passes.
+        cancels: How far the variance may be off besides, in units of x squared, where it is not computed by two passes.
 
     Returns:
         The bound, shape of x; NaN where y is not finite.
@@ -96,7 +73,7 @@ def rounding_bound(
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         mean, var = norm.moments(x, layer)
         scale = var + layer.eps
-        blend_error = 0.0
+        mixing_error = 0.0
         summands = np.abs(x) + np.abs(mean)
         if n:
             share = norm.share(x.shape)
@@ -108,14 +85,14 @@ def rounding_bound(
                 assert layer.running_mean is not None, "refused otherwise"
                 stored_mean = np.abs(layer.per_channel(layer.running_mean, x.ndim))
                 mean_error = mean_error + 6 * u * (share * np.abs(own_mean) + (1 - share) * stored_mean)
-                blend_error = 4 * u
+                mixing_error = 4 * u
                 summands = summands + np.abs(own_mean)
         else:
             mean_error, var_error = np.zeros_like(mean), np.zeros_like(var)
         var_error = var_error + cancels
         centred = np.abs(x - mean)
         centred_error = mean_error + u * (centred + mean_error)
-        relative = var_error / (2 * scale) * (1 + var_error / scale) + 4 * u + blend_error
+        relative = var_error / (2 * scale) * (1 + var_error / scale) + 4 * u + mixing_error
         gain = weight / np.sqrt(scale)
         bound = gain * (centred_error + centred * relative)
         bound = bound + 8 * u * (gain * summands + bias + np.abs(y))

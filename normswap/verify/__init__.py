@@ -15,8 +15,7 @@ from typing import Any
 from normswap.backends import Backend
 from normswap.backends.candidates import Candidate, candidates_of, runtimes_of
 from normswap.backends.values import Feed
-from normswap.norms.rounding import Tolerance
-from normswap.options import Options
+from normswap.options import Options, Tolerance
 from normswap.plan import Plan
 from normswap.report import Check, Report
 from normswap.verify.end_to_end import end_to_end, original_elsewhere

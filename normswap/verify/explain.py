@@ -1,7 +1,7 @@
 """Likely causes: which known mistake what was found fits.
 
-A mistake fits when its own exact result, with the bound of its own rounding error, holds all that was found, and says
-something of what is wrong there. Elements that it says nothing of (0 / 0 without eps, say) may be anything.
+A mistake fits if its own exact result, within the bound of its own rounding error, is all that was found, and explains
+at least one element that is wrong. Elements that it leaves open (0 / 0 without eps, for example) may be anything.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ import numpy as np
 
 from normswap.layer import Array, Floats, NormLayer
 from normswap.norms import Norm
+from normswap.norms.mistake import Mistake, with_parameters
 from normswap.norms.rounding import LARGEST, UNIT_ROUNDOFF, rounding_bound
-from normswap.verify.mistakes import MISTAKES, Mistake, with_parameters
+from normswap.verify.mistakes import mistakes_of
 
-__all__ = ["Seen", "likely_cause"]
+__all__ = ["Probed", "likely_cause"]
 
 _DETERMINED = 0.1  # relative error of an output, above which it determines nothing
 _SMALLEST = 1e-40  # of bounds, so that the sums of their inverse squares stay finite
-_SCREENED = 12  # channels on which a mistake is tried before it is on all
-_FEW = 16  # different values, below which it says little that all of them have few digits
+_SCREENED = 12  # channels on which a mistake is tried before it is tried on all
+_FEW = 16  # different values, below which few digits in all of them prove little
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """One probe of a layer: what should have come of it, and what has.
+class Probed:
+    """One probe of a layer: what was expected, and what was found.
 
     Attributes:
         x: Input, shape (N, C, *spatial), float64 holding values of the layer's dtype.
         expected: What the target computes, float64.
-        bound: How far a right computation may be from it.
+        bound: How far a correct computation may be from it.
         found: What the layer computed, as it gave it.
     """
 
@@ -43,49 +44,52 @@ class Seen:
     found: Array
 
 
-def likely_cause(norm: Norm, layer: NormLayer, seen: Sequence[Seen]) -> str:
+def likely_cause(norm: Norm, layer: NormLayer, seen: Sequence[Probed]) -> str:
     """Say which known mistake all that was found fits.
 
     Args:
         norm: The target that the layer fails.
         layer: The layer, with its weight and bias known.
-        seen: What one way of running it gave on all finite probes.
+        seen: The results of one way of running it, on all finite probes.
 
     Returns:
-        A clause, "looks as if eps were dropped"; empty where no mistake fits.
+        A clause, "looks as if eps was dropped"; empty where no mistake fits.
     """
     with np.errstate(all="ignore"):
-        return next((f"looks as if {said}" for said in _fitting(norm, layer, seen)), "")
+        return next((f"looks as if {mistake}" for mistake in _fitting(norm, layer, seen)), "")
 
 
-def _fitting(norm: Norm, layer: NormLayer, seen: Sequence[Seen]) -> Iterator[str]:
+def _fitting(norm: Norm, layer: NormLayer, seen: Sequence[Probed]) -> Iterator[str]:
     """Yield what fits, the likeliest first."""
     if not seen:
         return
-    few = _worst_channels(layer, seen)  # most mistakes do not fit there, which saves the others
-    for said, mistake in MISTAKES.items():
-        can_be = norm.name in mistake.to and all(getattr(layer, name) is not None for name in mistake.needs)
-        if can_be and (mistake.pools or _told(norm, mistake, *few) is not None) and _fits(norm, mistake, layer, seen):
-            yield said
+    few: tuple[NormLayer, Sequence[Probed]] = (layer, seen)
+    if not norm.formula.joins_channels:  # most mistakes do not fit there, which saves the others
+        few = _worst_channels(layer, seen)
+    for what, mistake in mistakes_of(norm).items():
+        can_be = all(getattr(layer, name) is not None for name in mistake.needs)
+        may_fit = can_be and (mistake.pools or _explains(norm, mistake, *few) is not None)
+        if may_fit and _fits(norm, mistake, layer, seen):
+            yield what
     for dtype in ("bfloat16", "float16"):  # the fewest digits first
         if UNIT_ROUNDOFF[dtype] > UNIT_ROUNDOFF[layer.dtype] and _has_digits_of(dtype, seen):
-            yield f"the result were rounded to {dtype}"
+            yield f"the result was rounded to {dtype}"
     eps = _eps_that_fits(norm, layer, seen)
     if eps > 0 and _fits(norm, Mistake(), replace(layer, eps=eps), seen):
-        yield f"eps were {eps:.3g}, not {layer.eps:.3g}"
-    if said := _other_values(norm, layer, seen):
-        yield said
+        yield f"eps was {eps:.3g}, not {layer.eps:.3g}"
+    if change := _other_values(norm, layer, seen):
+        yield change
 
 
-def _fits(norm: Norm, mistake: Mistake, layer: NormLayer, seen: Sequence[Seen]) -> bool:
-    """Whether all that was found is what the mistake gives, and it says something of what is wrong there."""
-    return bool(_told(norm, mistake, layer, seen))
+def _fits(norm: Norm, mistake: Mistake, layer: NormLayer, seen: Sequence[Probed]) -> bool:
+    """Whether all that was found is what the mistake gives, and it explains an element that is wrong."""
+    return bool(_explains(norm, mistake, layer, seen))
 
 
-def _told(norm: Norm, mistake: Mistake, layer: NormLayer, seen: Sequence[Seen]) -> bool | None:
-    """Whether a mistake says something of what is wrong; None where it gives something else than was found."""
-    used, wrong = mistake.of(norm, layer), mistake.with_(layer)
-    tells = False
+def _explains(norm: Norm, mistake: Mistake, layer: NormLayer, seen: Sequence[Probed]) -> bool | None:
+    """Whether a mistake explains an element that is wrong; None where it gives something else than was found."""
+    used, wrong = mistake.of(norm.formula, layer), mistake.with_(layer)
+    explains = False
     for probe in seen:
         cancelled, lost = _cancelled(norm, layer, probe.x) if mistake.cancels else (0.0, False)
         y = used.reference(probe.x, wrong)
@@ -94,12 +98,12 @@ def _told(norm: Norm, mistake: Mistake, layer: NormLayer, seen: Sequence[Seen]) 
         found = probe.found.astype(np.float64)
         if (~open_ & ~(np.abs(found - y) <= allowed)).any():
             return None
-        tells |= bool(((lost | ~open_) & ~(np.abs(found - probe.expected) <= probe.bound)).any())
-    return tells
+        explains |= bool(((lost | ~open_) & ~(np.abs(found - probe.expected) <= probe.bound)).any())
+    return explains
 
 
-def _worst_channels(layer: NormLayer, seen: Sequence[Seen]) -> tuple[NormLayer, list[Seen]]:
-    """Take the channels that are off most out of a layer and of what was seen of it."""
+def _worst_channels(layer: NormLayer, seen: Sequence[Probed]) -> tuple[NormLayer, list[Probed]]:
+    """Take the channels that are off most out of a layer and out of its results."""
     off = np.zeros(layer.num_features or 0)
     for probe in seen:
         ratio = np.abs(probe.found.astype(np.float64) - probe.expected) / probe.bound
@@ -108,20 +112,20 @@ def _worst_channels(layer: NormLayer, seen: Sequence[Seen]) -> tuple[NormLayer, 
     parameters = {name: getattr(layer, name) for name in ("weight", "bias", "running_mean", "running_var")}
     taken: dict[str, Any] = {name: None if of is None else of[chosen] for name, of in parameters.items()}
     probes = [
-        Seen(*(values[:, chosen] for values in (probe.x, probe.expected, probe.bound, probe.found))) for probe in seen
+        Probed(*(values[:, chosen] for values in (probe.x, probe.expected, probe.bound, probe.found))) for probe in seen
     ]
     return replace(layer, num_features=len(chosen), **taken), probes
 
 
 def _size(y: Floats, layer: NormLayer) -> Floats:
-    """How large an error is from which on no digit of y is left."""
+    """Return the error from which on no digit of y is left."""
     assert layer.weight is not None and layer.bias is not None, "the caller fills in run-time parameters"
     weight, bias = (np.abs(layer.per_channel(values, y.ndim)) for values in (layer.weight, layer.bias))
     return np.asarray(np.abs(y) + weight + bias, np.float64)
 
 
 def _cancelled(norm: Norm, layer: NormLayer, x: Floats) -> tuple[Floats, Any]:
-    """How far E[x^2] - E[x]^2 may be off, and where nothing is left of it: it may be negative there.
+    """Return how far E[x^2] - E[x]^2 may be off, and where nothing is left of it, so that it may be negative.
 
     Three sums of n terms of the size of E[x^2] are each off by n u of that.
     """
@@ -131,13 +135,13 @@ def _cancelled(norm: Norm, layer: NormLayer, x: Floats) -> tuple[Floats, Any]:
     return error, (2 * error > norm.moments(x, layer)[1] + layer.eps)
 
 
-def _has_digits_of(dtype: str, seen: Sequence[Seen]) -> bool:
-    """Whether what was found is all of a lower precision, by more than chance."""
+def _has_digits_of(dtype: str, seen: Sequence[Probed]) -> bool:
+    """Whether all that was found is of a lower precision, by more than chance."""
     found = np.unique(np.concatenate([probe.found[np.isfinite(probe.found)] for probe in seen]))
     return len(found) >= _FEW and bool((found == found.astype(dtype).astype(found.dtype)).all())
 
 
-def _eps_that_fits(norm: Norm, layer: NormLayer, seen: Sequence[Seen]) -> float:
+def _eps_that_fits(norm: Norm, layer: NormLayer, seen: Sequence[Probed]) -> float:
     """Estimate eps from (w d / (y - b))^2 - v, each element weighted by how well it determines that."""
     assert layer.weight is not None and layer.bias is not None, "the caller fills in run-time parameters"
     total, weights = 0.0, 0.0
@@ -153,11 +157,11 @@ def _eps_that_fits(norm: Norm, layer: NormLayer, seen: Sequence[Seen]) -> float:
     return total / weights if weights else 0.0
 
 
-def _other_values(norm: Norm, layer: NormLayer, seen: Sequence[Seen]) -> str:
-    """Say in how many channels weight or bias has other values, if that explains it all.
+def _other_values(norm: Norm, layer: NormLayer, seen: Sequence[Probed]) -> str:
+    """Say in how many channels weight or bias has other values, if that explains everything.
 
     They are estimated for each channel by least squares of what was found on what is normalized, weighted by the
-    bounds, which say how far the estimates may be off, too.
+    bounds, which also give the error of the estimates.
     """
     plain = with_parameters(layer, weight=1.0, bias=0.0)
     sums = np.zeros((5, layer.num_features or 0))
@@ -179,8 +183,8 @@ def _other_values(norm: Norm, layer: NormLayer, seen: Sequence[Seen]) -> str:
         return ""
     row, channel = (int(i) for i in np.unravel_index(int(np.argmax(change)), change.shape))
     names = ("weight", "bias")
-    said = " and ".join(name for name, changed in zip(names, off, strict=True) if changed.any())
+    which = " and ".join(name for name, changed in zip(names, off, strict=True) if changed.any())
     values = f"{(weight, bias)[row][channel]:.6g}, not {given[row][channel]:.6g}"
     channels = off.any(axis=0)
     where = f"{int(channels.sum())} of {channels.size} channels"
-    return f"{said} had other values in {where} ({names[row]} of channel {channel}: {values})"
+    return f"{which} had other values in {where} ({names[row]} of channel {channel}: {values})"

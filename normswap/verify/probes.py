@@ -1,7 +1,7 @@
 """Second witness: each converted layer, alone, on crafted inputs that a wrong rewrite cannot pass.
 
-Each channel of a probe is in one of the conditions below, so that one small array meets them all, and from probe
-to probe the conditions move on by one channel.
+Each set of channels that shares statistics (as a rule one channel) is in one of the conditions below, so that one small
+array meets them all, and from probe to probe the conditions move on by one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from normswap.layer import Array, Floats, NormLayer
 from normswap.norms.rounding import LARGEST, rounding_bound
 from normswap.plan import Plan
 from normswap.report import Check, Progress
-from normswap.verify.explain import Seen, likely_cause
+from normswap.verify.explain import Probed, likely_cause
 
 __all__ = ["Probe", "probe_layers", "probes", "with_stand_ins"]
 
@@ -50,31 +50,40 @@ class Probe:
     x: Array
 
 
-def probes(layer: NormLayer, rank: int, seed: int = 0) -> tuple[Probe, ...]:
-    """Return the crafted inputs for a layer of known ``num_features``."""
+def probes(layer: NormLayer, rank: int, seed: int = 0, *, groups: int | None = None) -> tuple[Probe, ...]:
+    """Return the crafted inputs for a layer of known ``num_features``.
+
+    Args:
+        layer: The layer, for its channels, its eps and its dtype.
+        rank: Of its input.
+        seed: Of the random numbers.
+        groups: How many sets of neighbouring channels share statistics; as many as channels if None.
+    """
     assert layer.num_features is not None, "the caller fills in run-time parameters"
-    return _probes(layer.num_features, layer.eps, layer.dtype, rank, seed)
+    return _probes(
+        layer.num_features, layer.num_features if groups is None else groups, layer.eps, layer.dtype, rank, seed
+    )
 
 
 @lru_cache(maxsize=8)  # most layers of a model share all of these with the layer before
-def _probes(channels: int, eps: float, dtype: str, rank: int, seed: int) -> tuple[Probe, ...]:
+def _probes(channels: int, groups: int, eps: float, dtype: str, rank: int, seed: int) -> tuple[Probe, ...]:
     rng = np.random.default_rng(seed)
     sizes = _SIZES.get(rank - 2, [(2, (3,) * (rank - 2))])
     runs = list(enumerate(sizes))
-    if channels < _CONDITIONS:  # too few for each probe to hold all conditions
+    if groups < _CONDITIONS:  # too few for each probe to hold all conditions
         runs += [(first, sizes[0]) for first in range(1, _CONDITIONS)]
     made = []
     for first, (batch, spatial) in runs:
         shape = (batch, channels, *spatial)
-        made.append(Probe("x".join(map(str, shape)), _conditions(rng, shape, eps, dtype, first)))
+        made.append(Probe("x".join(map(str, shape)), _conditions(rng, shape, groups, eps, dtype, first)))
     batch, spatial = next((size for size in reversed(sizes) if size[0] > 2), sizes[0])
     shape = (batch, channels, *spatial)
-    x = _conditions(rng, shape, eps, dtype, 0)
+    x = _conditions(rng, shape, groups, eps, dtype, 0)
     # One element of one sample: NaN in every third channel, infinity in the next, the other samples stay clean.
     for first, value in ((0, np.nan), (1, np.inf)):
         x[0][(slice(first, None, 3),) + (0,) * len(spatial)] = value
     made.append(Probe(f"{'x'.join(map(str, shape))} with NaN and infinity", x))
-    if channels < 2:
+    if groups < 2:
         x = x.copy()
         x[0][(slice(None),) + (0,) * len(spatial)] = np.inf
         made.append(Probe(f"{'x'.join(map(str, shape))} with infinity", x))
@@ -98,23 +107,27 @@ def with_stand_ins(layer: NormLayer, seed: int = 0) -> NormLayer:
     )
 
 
-def _conditions(rng: np.random.Generator, shape: tuple[int, ...], eps: float, dtype: str, first: int) -> Array:
+def _conditions(
+    rng: np.random.Generator, shape: tuple[int, ...], groups: int, eps: float, dtype: str, first: int
+) -> Array:
     batch, channels = shape[:2]
     style = (batch, channels) + (1,) * (len(shape) - 2)
-    kind = (np.arange(channels) + first).reshape((1, channels) + (1,) * (len(shape) - 2)) % _CONDITIONS
+    group = np.arange(channels) // (channels // groups)
+    kind = (group + first).reshape((1, channels) + (1,) * (len(shape) - 2)) % _CONDITIONS
     noise = rng.standard_normal(shape)
     near_eps = np.sqrt(eps) if np.isfinite(eps) and eps > 0 else 1e-3
     spike = np.zeros(shape)
     spike.reshape(batch, channels, -1)[..., 0] = 100.0
-    # Channels differ in kind, samples of a channel in mean and in spread.
+    # Groups differ in kind, samples of a channel in mean and in spread.
     lift = rng.uniform(-1, 1, style)
     spread = rng.uniform(0.5, 2, style)
+    same = lift[:, group * (channels // groups)]  # in all channels of a group
     choices: list[Floats] = [
         noise * spread + lift,  # ordinary
         noise * near_eps,  # variance about eps: a wrong eps shows
         noise * near_eps * 0.1,  # variance far below eps
         noise * spread + _LARGE_MEAN.get(dtype, 1e4),  # |mean| much larger than the spread: cancellation shows
-        np.broadcast_to(lift, shape) * 1.0,  # constant: nothing but rounding is left
+        np.broadcast_to(same, shape) * 1.0,  # constant: nothing but rounding is left
         noise * 0.01 + spike,  # one spike
     ]
     with np.errstate(over="ignore"):  # an eps beyond what the type holds has inputs to match
@@ -124,7 +137,7 @@ def _conditions(rng: np.random.Generator, shape: tuple[int, ...], eps: float, dt
 def probe_layers(
     backend: Backend, before: Any, after: Any, plan: Plan, seed: int, progress: Progress
 ) -> tuple[list[Check], list[str]]:
-    """Probe every planned layer; return one check each, and what the probes could not do as meant."""
+    """Probe every planned layer; return one check for each, and notes on what could not be probed as planned."""
     checks: list[Check] = []
     guessed: list[str] = []
     raising: list[str] = []
@@ -136,7 +149,7 @@ def probe_layers(
         checks.append(check)
         if shy:
             raising.append(cut.layer.name)
-    if not plan.norm.trains:  # stored statistics of any size, since the layer's own hide a wrong eps
+    if plan.norm.formula.reads_stored:  # with small ones in their place, since the layer's own hide a wrong eps
         cuts = backend.cut(before, after, plan, free=("running_mean", "running_var"))
         for index, cut in enumerate(cuts):
             check, _ = _probe(plan, cut, _with_small_statistics(cut.layer, seed), seed)
@@ -174,9 +187,11 @@ def _probe(plan: Plan, cut: CutLayer, layer: NormLayer, seed: int) -> tuple[Chec
         return Check("probes", cut.layer.name, ok=False, detail=f"could not be run alone: {cut.trouble}"), False
     worst: Check | None = None
     worst_way = ""
-    seen: dict[str, list[Seen]] = {}  # by how it was run: causes are looked for in one way alone
+    seen: dict[str, list[Probed]] = {}  # by how it was run: a cause is looked for in one way alone
     raises = False
-    for probe in probes(layer, cut.rank, seed):
+    assert layer.num_features is not None, "it has stand-ins"
+    groups = plan.norm.formula.groups_of(layer.num_features)
+    for probe in probes(layer, cut.rank, seed, groups=groups):
         x = probe.x.astype(np.float64)
         expected = plan.norm.reference(probe.x, layer)
         bound = rounding_bound(plan.norm, x, layer, expected)
@@ -190,7 +205,7 @@ def _probe(plan: Plan, cut: CutLayer, layer: NormLayer, seed: int) -> tuple[Chec
         for how, found in outputs.items():
             check = _compare(cut.layer.name, found, expected, bound, f"input {probe.name}, {how}", layer.dtype)
             if found.shape == expected.shape and np.isfinite(x).all():
-                seen.setdefault(how, []).append(Seen(x, expected, bound, found))
+                seen.setdefault(how, []).append(Probed(x, expected, bound, found))
             if worst is None or _says_more(check, worst):
                 worst, worst_way = check, how
     assert worst is not None, "there are always probes of more elements"

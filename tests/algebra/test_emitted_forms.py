@@ -62,6 +62,11 @@ def converted(norm: Norm, dims: str = DIMS) -> tuple[OnnxModel, OnnxModel]:
     return before, rewrite(before, plan, version="0")
 
 
+def prior_of(norm: Norm) -> float:
+    """The weight of the stored statistics, in samples: infinity where they are used alone."""
+    return norm.parameters.get("prior", 0.0) if norm.formula.over else float("inf")
+
+
 def proof_of(before: OnnxModel, after: OnnxModel, norm: Norm, rank: int = 4) -> Proof:
     (site,) = sites(before)
     graph = GraphView(after)
@@ -75,8 +80,8 @@ def proof_of(before: OnnxModel, after: OnnxModel, norm: Norm, rank: int = 4) -> 
         mean=mean,
         var=var,
         eps=Fraction(float(np.float32(1e-5))),
-        by_sample=norm.by_sample,
-        prior=norm.prior,
+        by_sample=norm.formula.alone,
+        prior=prior_of(norm),
         channels=CHANNELS,
     )
     return prove(graph, claim)
@@ -99,13 +104,13 @@ def test_a_form_is_not_another_target(to: str, form: str) -> None:
     norm = only(TARGETS[to], form)
     before, after = converted(norm)
     for other in TARGETS.values():
-        same = (other.by_sample, other.prior) == (norm.by_sample, norm.prior) or (
+        same = (other.formula.alone, prior_of(other)) == (norm.formula.alone, prior_of(norm)) or (
             other.name == norm.name == "population"
         )
         assert proof_of(before, after, other).holds == same
 
 
-RANKS = [(to, form, rank) for to, form in FORMS for rank in (2, 3, 5) if rank > 2 or not TARGETS[to].by_sample]
+RANKS = [(to, form, rank) for to, form in FORMS for rank in (2, 3, 5) if rank > 2 or not TARGETS[to].formula.alone]
 
 
 @pytest.mark.parametrize(("to", "form", "rank"), RANKS)

@@ -363,7 +363,7 @@ def test_an_export_computes_what_was_meant(suffix: str, folder: Path, capsys: py
     assert main(["verify", "networks:generator", output, *command]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith(", end to end on these inputs alone")
     assert main(["verify", "networks:generator", output, "--to", "batch-stat", *command[2:]]) == 1
-    assert "looks as if instance were computed instead" in capsys.readouterr().out
+    assert "looks as if instance was computed instead" in capsys.readouterr().out
     assert main(["inspect", output]) == 0
 
 

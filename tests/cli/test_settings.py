@@ -24,8 +24,7 @@ from normswap.cli.pair import Pair
 from normswap.cli.settings import keys_of_pairs, outcomes_of, read_settings
 from normswap.cli.settings_file import FILES
 from normswap.norms import all_parameters
-from normswap.norms.rounding import Tolerance
-from normswap.options import Kind, option_of
+from normswap.options import Kind, Tolerance, option_of
 
 GOOD = '[[pairs]]\nbefore = "model.onnx"\nafter = "instance.onnx"\nto = "instance"\n'
 WRONG = '[[pairs]]\nbefore = "model.onnx"\nafter = "model.onnx"\nto = "instance"\n'
@@ -419,7 +418,7 @@ def test_tolerance_is_a_multiple_of_the_noise_floor_and_is_told(capsys: pytest.C
         assert main(["verify", "--json"]) == 0
         report = json.loads(capsys.readouterr().out)["outcomes"][0]["report"]
         bounds[tolerance] = max(check["bound"] for check in report["checks"] if check["witness"] == "end to end")
-        said = "outputs may be off by 1600 times the noise floor, as asked for, where 16 is the default"
+        said = "outputs may be off by 1600 times the noise floor, as requested; the default is 16"
         assert (said in report["notes"]) is (tolerance == 1600)
     assert 20 < bounds[1600] / bounds[16] <= 100
 

@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[bool, list[str]]] = {  # whether the trained pair fails t
     "left_in_eval_mode.onnx": (
         True,
         [
-            r"looks as if population were computed instead \(eval-mode BatchNorm\)",
+            r"looks as if population was computed instead \(eval-mode BatchNorm\)",
             rf"::error {CONVERTED} -> instance::structure: /down/down.0\S*: the layer was left as it was",
         ],
     ),

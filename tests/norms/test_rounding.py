@@ -34,7 +34,7 @@ def computed(name: str, x: Array, layer: NormLayer, fused: bool) -> Array:
     assert layer.weight is not None and layer.bias is not None
     assert layer.running_mean is not None and layer.running_var is not None
     norm = TARGETS[name]
-    rows = x if norm.by_sample else np.moveaxis(x, 1, 0).reshape(1, x.shape[1], -1)
+    rows = x if norm.formula.alone else np.moveaxis(x, 1, 0).reshape(1, x.shape[1], -1)
     if name == "population":
         mean, var = layer.running_mean[None], layer.running_var[None]
         rows = x
@@ -42,8 +42,8 @@ def computed(name: str, x: Array, layer: NormLayer, fused: bool) -> Array:
         count = dtype.type(rows.shape[-1])
         mean = in_sequence(rows) / count
         var = in_sequence(np.square(rows - mean[..., None])) / count
-        if not norm.trains:
-            samples, prior = dtype.type(1 if norm.by_sample else len(x)), dtype.type(norm.prior)
+        if norm.formula.reads_stored:
+            samples, prior = dtype.type(1 if norm.formula.alone else len(x)), dtype.type(norm.parameters["prior"])
             of_stored, of_own = prior / (prior + samples), samples / (prior + samples)
             mean = of_stored * layer.running_mean + of_own * mean
             var = of_stored * layer.running_var + of_own * var
@@ -52,7 +52,7 @@ def computed(name: str, x: Array, layer: NormLayer, fused: bool) -> Array:
         y = rows * k[..., None] + (layer.bias - mean * k)[..., None]
     else:
         y = (rows - mean[..., None]) * k[..., None] + layer.bias[:, None]
-    return y if norm.by_sample or name == "population" else np.moveaxis(y.reshape(x.shape[1], x.shape[0], -1), 0, 1)
+    return y if norm.formula.alone or name == "population" else np.moveaxis(y.reshape(x.shape[1], x.shape[0], -1), 0, 1)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

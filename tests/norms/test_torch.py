@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from normswap import NormLayer
 from normswap.layer import Array
 from normswap.norms.rounding import rounding_bound
-from normswap.norms.torch import BATCH_STAT, INSTANCE, Kernel, pick
+from normswap.norms.torch import Kernel
 from normswap.verify.probes import probes
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
@@ -93,7 +93,7 @@ class Exact:
 @lru_cache(maxsize=16)  # tests that share the cases follow one another
 def cases(target: str, dtype: str, param_dtype: str | None) -> list[tuple[str, NormLayer, Exact]]:
     made = []
-    for rank in (3, 4, 5) if TARGETS[target].by_sample else (2, 3, 4, 5):
+    for rank in (3, 4, 5) if TARGETS[target].formula.alone else (2, 3, 4, 5):
         layer = layer_of(dtype, 1e-3 if rank % 2 else 1e-5, param_dtype)
         made += [
             (f"rank {rank}, {probe.name}", layer, Exact.of(target, layer, probe.x)) for probe in probes(layer, rank)
@@ -166,7 +166,7 @@ def test_what_is_picked_is_float64_arithmetic_in_the_same_memory_format(
         y = call(target, x.requires_grad_(gradients), parameters_of(layer), 1e-3)
         assert y.dtype == x.dtype and y.requires_grad == gradients
         assert y.stride() == x.stride()
-        Exact.of(target, layer, values).check(y, pick(KERNELS[target].target, x, gradients=gradients))
+        Exact.of(target, layer, values).check(y, KERNELS[target].pick(x, gradients=gradients))
 
 
 def test_pick_knows_every_form_and_no_other() -> None:
@@ -178,7 +178,7 @@ def test_pick_knows_every_form_and_no_other() -> None:
             x = torch.empty(size, dtype=dtype, device=device)
             if last and len(size) in CHANNELS_LAST:
                 x = x.contiguous(memory_format=CHANNELS_LAST[len(size)])
-            choice = pick(KERNELS[target].target, x, gradients=gradients)
+            choice = KERNELS[target].pick(x, gradients=gradients)
             assert choice == "native" or device == "cpu"
             picked.add(choice)
         assert picked == set(forms)
@@ -211,7 +211,9 @@ def test_nothing_to_normalize(target: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("target", "form"), [(target, form) for target, form in EAGER_FORMS if TARGETS[target].trains])
+@pytest.mark.parametrize(
+    ("target", "form"), [(target, form) for target, form in EAGER_FORMS if not TARGETS[target].formula.reads_stored]
+)
 def test_one_element_to_a_statistic_gives_exactly_the_bias(target: str, form: str, dtype: str) -> None:
     layer = layer_of(dtype, 1e-5, dtype, 4)
     samples = 1 if target == "batch-stat" else 3
@@ -226,10 +228,15 @@ def test_one_element_to_a_statistic_gives_exactly_the_bias(target: str, form: st
 @pytest.mark.parametrize(
     ("x", "channels", "norm", "words"),
     [
-        ((2, 4), 4, INSTANCE, r"instance statistics need x of shape \(N, C, \*spatial\), found \(2, 4\)"),
-        ((4,), 4, BATCH_STAT, r"BatchNorm needs x of shape \(N, C\) or \(N, C, \*spatial\), found \(4,\)"),
-        ((2, 3, 5), 4, INSTANCE, r"the layer has 4 channels, x of shape \(2, 3, 5\) has 3"),
-        ((2, 4, 5), 1, BATCH_STAT, r"the layer has 1 channels, x of shape \(2, 4, 5\) has 4"),
+        (
+            (2, 4),
+            4,
+            KERNELS["instance"],
+            r"statistics of each sample and channel need x of shape \(N, C, \*spatial\), found \(2, 4\)",
+        ),
+        ((4,), 4, KERNELS["batch-stat"], r"BatchNorm needs x of shape \(N, C\) or \(N, C, \*spatial\), found \(4,\)"),
+        ((2, 3, 5), 4, KERNELS["instance"], r"the layer has 4 channels, x of shape \(2, 3, 5\) has 3"),
+        ((2, 4, 5), 1, KERNELS["batch-stat"], r"the layer has 1 channels, x of shape \(2, 4, 5\) has 4"),
     ],
 )
 def test_errors(x: tuple[int, ...], channels: int, norm: Kernel, words: str) -> None:
@@ -248,15 +255,15 @@ def native(target: str, x: Tensor, parameters: Parameters, eps: float) -> Tensor
     norm = TARGETS[target]
     if target == "population":
         return nn.functional.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
-    parts = torch.split(x, 1) if norm.by_sample else [x]
-    if norm.trains:
+    parts = torch.split(x, 1) if norm.formula.alone else [x]
+    if not norm.formula.reads_stored:
         return torch.cat([nn.functional.batch_norm(part, None, None, weight, bias, True, 0.0, eps) for part in parts])
     assert weight is not None and bias is not None
     ys = []
     for part in parts:
         own_var, own_mean = torch.var_mean(part, (0, 2, 3), correction=0)
         mixed_mean, mixed_var = (
-            (norm.prior * stored + len(part) * own) / (norm.prior + len(part))
+            (norm.parameters["prior"] * stored + len(part) * own) / (norm.parameters["prior"] + len(part))
             for stored, own in ((mean, own_mean), (var, own_var))
         )
         column = (1, -1, 1, 1)
@@ -450,14 +457,15 @@ def test_onnx_exporters(tmp_path: Path, target: str, dynamo: bool, dtype: str, p
 @pytest.mark.parametrize("rank", [2, 3, 4, 5])
 @pytest.mark.parametrize("target", FORMS)
 def test_export_form_writes_a_graph(target: str, rank: int, dtype: str) -> None:
-    if TARGETS[target].by_sample and rank == 2:
+    if TARGETS[target].formula.alone and rank == 2:
         rank = 6
     layer = layer_of(dtype, 1e-3, dtype)
     graph = fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(graph)
     proxies = [fx.Proxy(graph.placeholder(name), tracer) for name in ("x", "weight", "bias", "mean", "var")]
-    facts = {"rank": rank, "dtype": DTYPES[dtype], "param_dtype": DTYPES[dtype]}
-    graph.output(KERNELS[target].export(*proxies, 1e-3, **facts).node)
+    x, weight, bias, mean, var = proxies
+    facts = {"dtype": DTYPES[dtype], "param_dtype": DTYPES[dtype]}
+    graph.output(KERNELS[target].export(x, weight, bias, mean, var, 1e-3, rank=rank, **facts).node)
     module = fx.GraphModule(nn.Module(), graph)
     for probe in probes(layer, rank):
         y = module(tensor_of(probe.x), *parameters_of(layer))

@@ -426,9 +426,9 @@ def optimized(make: Callable[[], onnx.ModelProto]) -> Callable[[], onnx.ModelPro
     return optimize
 
 
-POPULATION = "looks as if population were computed instead (eval-mode BatchNorm)"
-BATCH_STAT = "looks as if batch-stat were computed instead (train-mode BatchNorm fed the same batch)"
-INSTANCE = "looks as if instance were computed instead (train-mode BatchNorm fed one sample at a time)"
+POPULATION = "looks as if population was computed instead (eval-mode BatchNorm)"
+BATCH_STAT = "looks as if batch-stat was computed instead (train-mode BatchNorm fed the same batch)"
+INSTANCE = "looks as if instance was computed instead (train-mode BatchNorm fed one sample at a time)"
 OFF = "FAILED end to end: [0] (as written): error"
 WRONG: dict[str, tuple[Callable[[], onnx.ModelProto], str, str]] = {  # file, target, and what the report says
     "train mode, by dynamo": (by_dynamo, "instance", POPULATION),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import normswap
 from normswap import NORMS
 from normswap.verify import probes
-from normswap.verify.explain import Seen, likely_cause
+from normswap.verify.explain import Probed, likely_cause
 from normswap.verify.mistakes import MISTAKES
 
 
@@ -74,30 +74,34 @@ def swapped_statistics(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 
 PUT: dict[str, tuple[str, Callable[[Tensor, nn.BatchNorm2d], Tensor], str]] = {  # target, what, the cause
     "eval mode": ("instance", lambda x, norm: norm.eval()(x), "the running statistics were used (eval mode)"),
-    "the input": ("instance", lambda x, norm: x.clone(), "nothing were computed, and the output were the input"),
+    "the input": ("instance", lambda x, norm: x.clone(), "nothing was computed: the output is the input"),
     "InstanceNorm2d": (
         "instance",
         lambda x, norm: instance(x, nn.BatchNorm2d(4, eps=norm.eps)),
         "weight and bias were dropped",
     ),
     "GroupNorm of one group": (
-        "instance", over(1, 2, 3), "the statistics were of each sample over its channels too",
+        "instance", over(1, 2, 3), "the statistics were taken over the channels of each sample too",
     ),
-    "channels normalized at each place": ("instance", over(1), "the statistics were over the channels of each place"),
-    "InstanceNorm1d": ("instance", over(3), "the statistics were over the last axis alone"),
-    "float16": ("instance", lambda x, norm: instance(x, norm).half().float(), "the result were rounded to float16"),
+    "channels normalized at each place": (
+        "instance", over(1), "the statistics were taken over the channels at each place",
+    ),
+    "InstanceNorm1d": ("instance", over(3), "the statistics were taken over the last axis alone"),
+    "float16": ("instance", lambda x, norm: instance(x, norm).half().float(), "the result was rounded to float16"),
     "bfloat16": (
-        "instance", lambda x, norm: instance(x, norm).bfloat16().float(), "the result were rounded to bfloat16",
+        "instance", lambda x, norm: instance(x, norm).bfloat16().float(), "the result was rounded to bfloat16",
     ),
-    "eps of another framework": ("instance", with_eps(1e-3), "eps were 0.001, not 1e-05"),
+    "eps of another framework": ("instance", with_eps(1e-3), "eps was 0.001, not 1e-05"),
     "half of eps, batch-stat": (
         "batch-stat",
         lambda x, norm: nn.functional.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps / 2),
-        "eps were 5e-06, not 1e-05",
+        "eps was 5e-06, not 1e-05",
     ),
-    "a batch": ("population", over(0, 2, 3), "the statistics were of the batch, not the running ones (train mode)"),
-    "a sample": ("population", instance, "the statistics were of each sample, not the running ones"),
-    "running statistics swapped": ("population", swapped_statistics, "running mean and variance were swapped"),
+    "a batch": (
+        "population", over(0, 2, 3), "the statistics of the batch were used, not the running ones (train mode)",
+    ),
+    "a sample": ("population", instance, "the statistics of each sample were used, not the running ones"),
+    "running statistics swapped": ("population", swapped_statistics, "running mean and running variance were swapped"),
 }  # fmt: skip
 
 
@@ -168,7 +172,7 @@ def test_a_right_layer_fits_no_mistake() -> None:
     x = np.random.default_rng(0).standard_normal((2, 4, 5, 3))
     for norm in NORMS.values():
         y = norm.reference(x, layer)
-        assert likely_cause(norm, layer, [Seen(x, y, np.full_like(y, 1e-6), y.astype(np.float32))]) == ""
+        assert likely_cause(norm, layer, [Probed(x, y, np.full_like(y, 1e-6), y.astype(np.float32))]) == ""
         assert likely_cause(norm, layer, []) == ""
 
 
@@ -183,8 +187,9 @@ def test_a_wrong_kernel_among_right_ones_is_named() -> None:
         nn.init.ones_(norm.weight)
         return norm
 
-    assert cause("instance", compute) == "looks as if weight were dropped"
+    assert cause("instance", compute) == "looks as if weight was dropped"
 
 
 def test_every_mistake_says_that_it_was_one() -> None:
-    assert all(" were " in said and not said.endswith(".") for said in MISTAKES)
+    named = {*MISTAKES, *(what for norm in NORMS.values() for what in norm.mistakes)}
+    assert all((" was " in what or " were " in what) and not what.endswith(".") for what in named)

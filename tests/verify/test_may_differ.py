@@ -107,7 +107,7 @@ def test_a_layer_that_is_something_else_is_allowed_and_end_to_end_is_not_judged(
     assert report.notes[-1].startswith("end to end was not judged, because of layers that are neither as before nor")
     (check,) = report.allowed
     assert (check.witness, check.name) == ("probes", second)
-    assert check.cause == "looks as if the statistics were of the whole batch, not of each sample"
+    assert check.cause == "looks as if the statistics were taken over the whole batch, not over each sample"
 
 
 @pytest.mark.parametrize("label", MODELS)

@@ -49,33 +49,35 @@ def test_the_right_operators_pass(body: Body) -> None:
 
 
 CAUSES = {  # of mutants, by their names: what the report says of them
-    "eps dropped": "eps were dropped",
-    "eps 1 % larger": "eps were {larger:.3g}, not {eps:.3g}",
-    "eps 1 % smaller": "eps were {smaller:.3g}, not {eps:.3g}",
-    "eps added to the standard deviation": "eps were added to the standard deviation, not to the variance",
-    "weight dropped": "weight were dropped",
-    "bias dropped": "bias were dropped",
+    "eps dropped": "eps was dropped",
+    "eps 1 % larger": "eps was {larger:.3g}, not {eps:.3g}",
+    "eps 1 % smaller": "eps was {smaller:.3g}, not {eps:.3g}",
+    "eps added to the standard deviation": "eps was added to the standard deviation, not to the variance",
+    "weight dropped": "weight was dropped",
+    "bias dropped": "bias was dropped",
     "weight and bias swapped": "weight and bias were swapped",
-    "weight is the running variance": "weight were the running variance",
-    "bias is the running mean": "bias were the running mean",
-    "unbiased variance": "the variance were divided by n - 1, not by n",
-    "batch axis added": "the statistics were of the whole batch, not of each sample",
-    "batch axis lost": "the statistics were of each sample, not of the batch",
-    "statistics over the channels too": "the statistics were of the batch over its channels too",
-    "variance by E[x^2] - E[x]^2": "the variance were E[x^2] - E[x]^2, which cancels",
+    "weight is the running variance": "the running variance was used as weight",
+    "bias is the running mean": "the running mean was used as bias",
+    "unbiased variance": "the variance was divided by n - 1, not by n",
+    "batch axis added": "the statistics were taken over the whole batch, not over each sample",
+    "batch axis lost": "the statistics were taken over each sample, not over the batch",
+    "statistics over the channels too": "the statistics were taken over the channels of the batch too",
+    "variance by E[x^2] - E[x]^2": "the variance was computed as E[x^2] - E[x]^2, which cancels",
     "running statistics": "the running statistics were used (eval mode)",
-    "mean not subtracted": "the mean were not subtracted",
+    "mean not subtracted": "the mean was not subtracted",
     "own statistics alone": "the running statistics were not counted",
     "a prior of 17 for 16": "",
-    "a sample too many": "one sample too many were counted",
-    "one sample, whatever the batch": "the batch were counted as one sample",
-    "the samples of the batch beside each sample's statistics": "each sample were counted as the whole batch",
+    "a sample too many": "one sample too many was counted",
+    "one sample, whatever the batch": "the batch was counted as one sample",
+    "the samples of the batch beside each sample's statistics": "each sample was counted as the whole batch",
     "elements counted for samples": "elements were counted, not samples",
     "mean not blended": "",
     "variance not blended": "",
-    "variance by the law of total variance": "the variance were of both together, the distance of their means in it",
+    "variance by the law of total variance": (
+        "the variance was that of both together, with the distance of their means in it"
+    ),
 }
-CAUSES_OF_BLENDS = CAUSES | {"unbiased variance": "the variance of the input were divided by n - 1, not by n"}
+CAUSES_OF_BLENDS = CAUSES | {"unbiased variance": "the variance of the input was divided by n - 1, not by n"}
 
 
 @pytest.mark.parametrize(("body", "to", "wrong"), MADE)

@@ -1,15 +1,14 @@
 """Third witness: the original model under the target's stated meaning, computed by native train-mode kernels.
 
-Each planned BatchNormalization stays where it is, with its own inputs, and is switched to the mode that the
-target stands for. For statistics of each sample, samples become groups of channels of their own, (N, C, L) ->
-(1, N * C, L), which is train-mode BatchNorm fed sample by sample. Where stored statistics count beside these, the
-native train-mode kernel gives the ones and the native eval-mode kernel takes what they are blended to. No operator
-of the rewrite is used.
+Each planned BatchNormalization stays where it is, with its own inputs, and is fed as the target's formula demands. For
+statistics of each sample, samples become channels of their own, (N, C, L) -> (1, N * C, L), which is BatchNorm fed
+sample by sample. Where its train mode alone does not give the meaning, the native train-mode kernel computes the
+statistics, of groups of channels where channels share them, and the native eval-mode kernel is given these, mixed with
+the stored ones where the formula does. No operator of the rewrite is used.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.graph.constants import RANDOM
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
 from normswap.backends.onnx_graph.graph.scopes import epsilon_of, with_subgraphs
-from normswap.backends.onnx_graph.graph.shapes import element_of
 from normswap.backends.onnx_graph.site import Site
+from normswap.backends.onnx_graph.writing import Nodes, Number, name_of
 from normswap.norms import Norm
+from normswap.norms.formula import Formula
 from normswap.norms.rounding import UNIT_ROUNDOFF
 from normswap.plan import Plan
 
@@ -78,29 +78,10 @@ def fix_randomness(model: OnnxModel, seed: int = 0) -> tuple[OnnxModel, list[str
     return fixed, found
 
 
-class _Nodes:
-    """A list of nodes whose new values are named after the layer."""
-
-    def __init__(self, label: str) -> None:
-        self.list: list[onnx.NodeProto] = []
-        self.label = label
-
-    def op(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or f"{self.label}/witness/{len(self.list)}"
-        self.list.append(onnx.helper.make_node(op_type, inputs, [output], **attributes))
-        return output
-
-    def constant(self, values: Any, dtype: Any) -> str:
-        return self.op("Constant", value=onnx.numpy_helper.from_array(np.asarray(values, dtype)))
-
-    def cast(self, name: str, dtype: str, output: str = "") -> str:
-        return self.op("Cast", name, output=output, to=element_of(dtype))
-
-
 def _switched(site: Site, norm: Norm, noise: float, seed: int) -> list[onnx.NodeProto]:
-    """Return the nodes that compute one layer's stated meaning."""
+    """Return the nodes that compute one layer's stated meaning, by the formula of the target."""
     node = site.node
-    nodes = _Nodes(node.output[0])
+    nodes = Nodes(node.output[0])
     compute = "float64" if site.layer.dtype == "float64" else "float32"
     x, scale, bias, mean, var = (
         nodes.cast(name, compute) for name in (site.x, site.scale, site.bias, site.mean, site.var)
@@ -110,26 +91,30 @@ def _switched(site: Site, norm: Norm, noise: float, seed: int) -> list[onnx.Node
     if noise:
         wobble = nodes.cast(_random(nodes, site, flat, size, seed), compute)
         flat = nodes.op("Mul", flat, nodes.op("Add", wobble, nodes.constant([1.0], compute)))
-    if math.isinf(norm.prior):
+    if norm.formula.native == "eval":
         y = _frozen(nodes, site, flat, scale, bias, mean, var, compute)
     else:
         shape = nodes.op("Shape", flat)
-        samples = nodes.op("Gather", shape, nodes.constant([0], np.int64))
-        if norm.by_sample:
-            length = nodes.op("Gather", shape, nodes.constant([2], np.int64))
+        samples: Any = 1
+        if norm.formula.alone:
+            batch, length = (nodes.op("Gather", shape, nodes.constant([axis], np.int64)) for axis in (0, 2))
             folded = nodes.op("Concat", nodes.constant([1, -1], np.int64), length, axis=0)
-            scale, bias, mean, var = (nodes.op("Tile", parameter, samples) for parameter in (scale, bias, mean, var))
+            scale, bias, mean, var = (nodes.op("Tile", parameter, batch) for parameter in (scale, bias, mean, var))
             flat = nodes.op("Reshape", flat, folded)
-            samples = nodes.constant([1], np.int64)
-        if norm.trains:
+        else:
+            batch = nodes.op("Gather", shape, nodes.constant([0], np.int64))
+            samples = Number(nodes, nodes.cast(batch, compute), compute)
+        if norm.formula.native == "train":
             y = _trained(nodes, site, flat, scale, bias, compute, size, seed)
         else:
-            y = _blended(nodes, site, flat, scale, bias, mean, var, samples, norm.prior, compute, size, seed)
+            own = _own_statistics(nodes, site, norm.formula, flat, scale, bias, compute)
+            given = _mixed(nodes, norm.formula, own, (mean, var), samples, compute)
+            y = _with_given(nodes, site, flat, scale, bias, given, compute, size, seed)
     nodes.cast(nodes.op("Reshape", y, nodes.op("Shape", x)), site.layer.dtype, output=node.output[0])
     return nodes.list
 
 
-def _trained(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: str, size: float, seed: int) -> str:
+def _trained(nodes: Nodes, site: Site, x: str, scale: str, bias: str, compute: str, size: float, seed: int) -> str:
     """Add BatchNormalization in train mode.
 
     momentum=1 leaves the running statistics as they are, which ONNX Runtime updates in place, and they are
@@ -139,52 +124,75 @@ def _trained(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: 
     nodes.list[-1].name = f"{site.layer.name}/witness"
     if not size:
         return y
-    _, variance = _own_statistics(nodes, site, x, scale, bias, compute)
-    return _wobbled(nodes, site, x, y, scale, variance, compute, size, seed)
+    statistics = _train_node(nodes, site, x, scale, bias, compute, 0.0)
+    return _wobbled(nodes, site, x, y, scale, f"{statistics}/var", compute, size, seed)
 
 
-def _blended(
-    nodes: _Nodes,
+def _with_given(
+    nodes: Nodes,
     site: Site,
     x: str,
     scale: str,
     bias: str,
-    stored_mean: str,
-    stored_var: str,
-    samples: str,
-    prior: float,
+    given: tuple[str, str],
     compute: str,
     size: float,
     seed: int,
 ) -> str:
-    """Add BatchNormalization in eval mode, its statistics blended of those that train mode finds and stored ones.
-
-    By elementary operators: momentum, by which the running outputs are such a blend already, is a float32 attribute,
-    which knows no batch size and is too coarse for float64.
-    """
-    counted, prior_counted = nodes.cast(samples, compute), nodes.constant([prior], compute)
-    total = nodes.op("Add", counted, prior_counted)
-
-    def blended(own: str, stored: str) -> str:
-        summed = nodes.op("Add", nodes.op("Mul", own, counted), nodes.op("Mul", stored, prior_counted))
-        return nodes.op("Div", summed, total)
-
-    own_mean, own_var = _own_statistics(nodes, site, x, scale, bias, compute)
-    mean, variance = blended(own_mean, stored_mean), blended(own_var, stored_var)
-    y = nodes.op("BatchNormalization", x, scale, bias, mean, variance, name=f"{site.layer.name}/witness")
+    """Add BatchNormalization in eval mode, with a mean and a variance in the place of the stored ones."""
+    y = nodes.op("BatchNormalization", x, scale, bias, *given, name=f"{site.layer.name}/witness")
     if (epsilon := epsilon_of(site.node)) is not None:
         nodes.list[-1].attribute.append(epsilon)
-    return _wobbled(nodes, site, x, y, scale, variance, compute, size, seed) if size else y
+    return _wobbled(nodes, site, x, y, scale, given[1], compute, size, seed) if size else y
 
 
-def _own_statistics(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: str) -> tuple[str, str]:
-    """Add what train mode takes for the mean and the variance of x: with momentum=0 its running outputs."""
-    y = _train_node(nodes, site, x, scale, bias, compute, 0.0)
-    return f"{y}/mean", f"{y}/var"
+def _mixed(
+    nodes: Nodes, formula: Formula, own: tuple[str, str], stored: tuple[str, str], samples: Any, compute: str
+) -> tuple[str, str]:
+    """Add the mixture of statistics that the formula asks for.
+
+    By elementary operators: momentum, by which the running outputs are such a mixture already, is a float32 attribute,
+    which knows no batch size and is too coarse for float64.
+    """
+    if formula.weights is None:
+        return own
+    of_own, of_stored = (name_of(nodes, weight, compute) for weight in formula.weights(samples))
+    mean, var = (
+        nodes.op("Add", nodes.op("Mul", one, of_own), nodes.op("Mul", other, of_stored))
+        for one, other in zip(own, stored, strict=True)
+    )
+    return mean, var
+
+
+def _own_statistics(
+    nodes: Nodes, site: Site, formula: Formula, x: str, scale: str, bias: str, compute: str
+) -> tuple[str, str]:
+    """Add what train mode takes for the mean and the variance of x: with momentum=0 its running outputs.
+
+    Where channels share statistics, each group of them becomes one channel, whose statistics are then repeated.
+    """
+    if not formula.joins_channels:
+        y = _train_node(nodes, site, x, scale, bias, compute, 0.0)
+        return f"{y}/mean", f"{y}/var"
+    assert site.layer.num_features is not None, "the plan refuses others"
+    together = site.layer.num_features // formula.groups_of(site.layer.num_features)
+    length = nodes.op("Gather", nodes.op("Shape", x), nodes.constant([2], np.int64))
+    grouped = nodes.op("Concat", nodes.constant([0, -1, together], np.int64), length, axis=0)
+    rows, first = nodes.constant([-1, together], np.int64), nodes.constant(0, np.int64)
+    scale, bias = (nodes.op("Gather", nodes.op("Reshape", v, rows), first, axis=1) for v in (scale, bias))
+    y = _train_node(nodes, site, nodes.op("Reshape", x, grouped), scale, bias, compute, 0.0)
+    column, repeats = nodes.constant([-1, 1], np.int64), nodes.constant([1, together], np.int64)
+    mean, var = (
+        nodes.op(
+            "Reshape", nodes.op("Tile", nodes.op("Reshape", name, column), repeats), nodes.constant([-1], np.int64)
+        )
+        for name in (f"{y}/mean", f"{y}/var")
+    )
+    return mean, var
 
 
 def _wobbled(
-    nodes: _Nodes, site: Site, x: str, y: str, scale: str, variance: str, compute: str, size: float, seed: int
+    nodes: Nodes, site: Site, x: str, y: str, scale: str, variance: str, compute: str, size: float, seed: int
 ) -> str:
     """Add what a kernel of its own may be off by."""
     column = nodes.constant([-1, 1], np.int64)
@@ -194,7 +202,7 @@ def _wobbled(
     return nodes.op("Add", y, nodes.op("Mul", nodes.op("Mul", wobble, nodes.op("Abs", x)), gain))
 
 
-def _train_node(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, compute: str, momentum: float) -> str:
+def _train_node(nodes: Nodes, site: Site, x: str, scale: str, bias: str, compute: str, momentum: float) -> str:
     zero = nodes.op("Sub", scale, scale)
     one = nodes.op("Add", zero, nodes.constant([1.0], compute))
     y = nodes.op("BatchNormalization", x, scale, bias, zero, one, momentum=momentum)
@@ -210,7 +218,7 @@ def _train_node(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, comput
     return y
 
 
-def _random(nodes: _Nodes, site: Site, like: str, size: float, seed: int) -> str:
+def _random(nodes: Nodes, site: Site, like: str, size: float, seed: int) -> str:
     """Add float32 numbers in (-size, size), shaped like a value."""
     if site.scope.opset < 11:
         return nodes.op("RandomUniformLike", like, low=-size, high=size, seed=float(seed), dtype=1)
@@ -226,7 +234,7 @@ def _random(nodes: _Nodes, site: Site, like: str, size: float, seed: int) -> str
     return nodes.cast(nodes.op("Reshape", spread, nodes.op("Shape", like)), "float32")
 
 
-def _frozen(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, mean: str, var: str, compute: str) -> str:
+def _frozen(nodes: Nodes, site: Site, x: str, scale: str, bias: str, mean: str, var: str, compute: str) -> str:
     """Add eval mode by elementary operators, since its native kernel is the one under test."""
     column = nodes.constant([-1, 1], np.int64)
     mean, var, scale, bias = (nodes.op("Reshape", name, column) for name in (mean, var, scale, bias))
@@ -237,7 +245,7 @@ def _frozen(nodes: _Nodes, site: Site, x: str, scale: str, bias: str, mean: str,
     return y
 
 
-def _epsilon(nodes: _Nodes, site: Site, compute: str) -> str:
+def _epsilon(nodes: Nodes, site: Site, compute: str) -> str:
     """Add eps as a constant, a reference to the function's attribute where the node's is one."""
     epsilon = epsilon_of(site.node)
     if epsilon is None or not epsilon.ref_attr_name:

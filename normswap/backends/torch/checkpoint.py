@@ -85,12 +85,17 @@ def plan_of(state_dict: Mapping[str, Any], norm: Norm, *, only: Sequence[str] = 
 
 def without_statistics(state_dict: Mapping[str, Value], plan: Plan) -> dict[str, Value]:
     """Leave out what the planned layers have no use for once they are converted."""
-    dropped = _STATISTICS if plan.norm.trains else _STATISTICS[2:]
-    gone = {_joined(layer.name, name) for layer in plan.layers for name in dropped}
+    gone = _idle(plan)
     kept = OrderedDict((name, value) for name, value in state_dict.items() if name not in gone)
     if hasattr(state_dict, "_metadata"):  # the versions of its modules, which their loading may ask for
         kept._metadata = state_dict._metadata  # type: ignore[attr-defined]  # torch keeps them there
     return kept
+
+
+def _idle(plan: Plan) -> set[str]:
+    """Name the statistics that the target has no use for."""
+    idle = _STATISTICS[2:] if plan.norm.formula.reads_stored else _STATISTICS
+    return {_joined(layer.name, name) for layer in plan.layers for name in idle}
 
 
 def layers_in(state_dict: Mapping[str, Any]) -> tuple[NormLayer, ...]:
@@ -271,9 +276,7 @@ def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, 
         after: What is claimed to be the conversion's.
         plan: The target and the layers.
     """
-    may_go = {
-        _joined(layer.name, name) for layer in plan.layers for name in _STATISTICS[0 if plan.norm.trains else 2 :]
-    }
+    may_go = _idle(plan)
     differences = [f"{name} is gone" for name in before if name not in after and name not in may_go]
     differences += [f"{name} is new" for name in after if name not in before]
     differences += [

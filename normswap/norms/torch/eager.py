@@ -1,4 +1,4 @@
-"""Forms that run at once: for statistics of the input, for stored ones, and for both."""
+"""Kernels that run at once, of which targets are made: for statistics of the input, for stored ones, and for both."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from normswap.norms.formula import Formula, Weights
 from normswap.norms.torch.tensors import along_channels, cast, compute_dtype, flat, memory_format, parameters
 
 __all__ = [
     "Form",
-    "blended",
     "group_norm",
     "group_norm_pooled",
+    "mixed",
     "native_batch_stat",
     "native_instance",
     "native_population",
@@ -92,14 +93,14 @@ def two_pass(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     return torch.addcmul(bias - mean * k, x, k)
 
 
-def own_statistics(compute: Callable[[Tensor, Tensor, Tensor, float], Tensor], *, over_batch: bool) -> Form:
-    """Make a form of what computes its own statistics, of each sample or of the batch."""
+def own_statistics(compute: Callable[[Tensor, Tensor, Tensor, float], Tensor], formula: Formula) -> Form:
+    """Make a form of what computes the statistics of x that a formula names."""
 
     def form(
         x: Tensor, weight: Tensor | None, bias: Tensor | None, _mean: Tensor | None, _var: Tensor | None, eps: float
     ) -> Tensor:
         weight, bias = parameters(x, weight, bias)
-        if x.numel() == x.shape[1] * (1 if over_batch else x.shape[0]):  # an element each: the bias, free of rounding
+        if x.numel() == formula.statistics(x.shape[0], x.shape[1]):  # an element each: the bias, free of rounding
             y = (x - x) * along_channels(weight, x.dim()) + along_channels(bias, x.dim())
         else:
             y = compute(x, weight, bias, eps)
@@ -118,7 +119,7 @@ def native_population(
     return y.contiguous(memory_format=memory_format(x))
 
 
-def blended(
+def mixed(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -126,24 +127,23 @@ def blended(
     stored_var: Tensor | None,
     eps: float,
     *,
-    prior: float,
-    by_sample: bool,
+    weights: Weights,
+    over_batch: bool,
 ) -> Tensor:
-    """Take the mean, then the mean square about it, and blend both with stored ones.
+    """Take the mean, then the mean square about it, and mix both with stored ones.
 
     In the memory format of x; gradients flow through the statistics of x. Not by torch's fast group_norm: its variance
     (Welford) loses |mean| / std units in the last place. That costs instance no more than rounding x does, but not a y
-    whose x is far from the blended mean.
+    whose x is far from the mixed mean.
     """
     assert stored_mean is not None and stored_var is not None, "the plan refuses others"
     weight, bias = (along_channels(value, x.dim()) for value in parameters(x, weight, bias))
     wide = cast(x, weight.dtype)
-    axes = [*([] if by_sample else [0]), *range(2, x.dim())]
+    axes = [*([0] if over_batch else []), *range(2, x.dim())]
     mean = wide.mean(axes, keepdim=True)
     var = (wide - mean).square_().mean(axes, keepdim=True)  # in place, as above
-    samples = 1 if by_sample else x.shape[0]
-    total = prior + samples
-    of_stored, of_own = (prior / total, samples / total) if samples else (1.0, 0.0)  # nothing depends on that
+    samples = x.shape[0] if over_batch else 1
+    of_own, of_stored = weights(samples) if samples else (0.0, 1.0)  # nothing depends on that
     mean = mean * of_own + along_channels(cast(stored_mean, weight.dtype), x.dim()) * of_stored
     var = var * of_own + along_channels(cast(stored_var, weight.dtype), x.dim()) * of_stored
     k = weight * torch.rsqrt(var + eps)

@@ -1,17 +1,74 @@
-"""Targets by ATen operators alone, the same for every shape, which exporters know as the standard operators."""
+"""Pieces of targets as ATen operators alone, the same for every shape, which exporters know as the standard operators.
+
+They take tensors; on ``fx.Proxy`` arguments they add operators to the graph.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
-from normswap.norms.torch.tensors import HALF, compute_dtype
+from normswap.norms.torch.tensors import compute_dtype
 
-__all__ = ["export_form"]
+__all__ = ["Export", "Mix", "Pool", "cast", "column", "over_batch", "two_pass"]
 
 
-def export_form(
+class Export(Protocol):
+    """A target as ATen operators."""
+
+    def __call__(
+        self,
+        x: Any,
+        weight: Any,
+        bias: Any,
+        running_mean: Any,
+        running_var: Any,
+        eps: float,
+        *,
+        rank: int,
+        dtype: torch.dtype,
+        param_dtype: torch.dtype,
+    ) -> Any:
+        """Compute the target.
+
+        Args:
+            x: Tensor or proxy of shape (N, C, *spatial).
+            weight: Tensor or proxy of shape (C,), or None for 1.
+            bias: As weight, or None for 0.
+            running_mean: As weight, for targets that read the stored statistics.
+            running_var: As weight, for targets that read the stored statistics.
+            eps: Added to the variance, in units of x squared.
+            rank: Number of dimensions of x.
+            dtype: Of x.
+            param_dtype: Of weight, bias and running statistics.
+        """
+        ...
+
+
+# (a value of shape (N, C, 1, ..., 1), its rank) -> its mean over more axes, which broadcasts against x
+Pool: TypeAlias = Callable[[Any, int], Any]
+# the mean of each sample -> ((a statistic of x, the stored one as a column) -> the one to use)
+Mix: TypeAlias = Callable[[Any], Callable[[Any, Any], Any]]
+
+
+def cast(value: Any, of: torch.dtype, to: torch.dtype) -> Any:
+    """Convert where there is something to convert."""
+    return value if value is None or of == to else torch.ops.aten.to.dtype(value, to)
+
+
+def column(value: Any, rank: int) -> Any:
+    """Shape (C,) so that it broadcasts against (N, C, *spatial)."""
+    return torch.ops.aten.view.default(value, [1, -1] + [1] * (rank - 2))
+
+
+def over_batch(value: Any, _rank: int) -> Any:
+    """Pool over the batch axis."""
+    return torch.ops.aten.mean.dim(value, [0], True)
+
+
+def two_pass(
     x: Any,
     weight: Any,
     bias: Any,
@@ -19,82 +76,59 @@ def export_form(
     running_var: Any,
     eps: float,
     *,
-    target: str,
-    prior: float,
-    by_sample: bool,
     rank: int,
     dtype: torch.dtype,
     param_dtype: torch.dtype,
+    pool: Pool | None = None,
+    mix: Mix | None = None,
 ) -> Any:
-    """Compute a target; on ``fx.Proxy`` arguments, add its operators to the graph.
+    """Compute the mean, then the mean square about it.
 
-    instance is ``aten.instance_norm``, which exporters write as InstanceNormalization, except in float64, for which
-    no runtime has a kernel. batch-stat is two passes, the batch axis reduced by itself: OpenCV 5 takes a mean over
-    (0, 2, 3) for a normalization of each sample. population is ``aten.batch_norm``. blend is two passes as well; it
-    counts the samples of a batch by a sum of ones, since sizes are no tensors.
+    The batch axis is reduced by itself: OpenCV 5 takes a mean over (0, 2, 3) for a normalization of each sample.
 
     Args:
-        x: Tensor or proxy of shape (N, C, *spatial).
-        weight: Tensor or proxy of shape (C,), or None for 1.
-        bias: As weight, or None for 0.
-        running_mean: As weight, for population and blend.
-        running_var: As weight, for population and blend.
-        eps: Added to the variance, in units of x squared.
-        target: A key of normswap.NORMS.
-        prior: As how many samples stored statistics count, for blend.
-        by_sample: Whether each sample is taken by itself.
-        rank: Number of dimensions of x.
-        dtype: Of x.
-        param_dtype: Of weight, bias and running statistics.
+        x: As for every ``Export``, like all arguments but the last two.
+        weight: See above.
+        bias: See above.
+        running_mean: See above.
+        running_var: See above.
+        eps: See above.
+        rank: See above.
+        dtype: See above.
+        param_dtype: See above.
+        pool: Averages further what was averaged over the spatial axes, for statistics over more axes than these.
+        mix: Turns the statistics of x and the stored ones into those to use. With m in place of the mean a,
+            y = (x - a) k + ((a - m) k + bias), so that x is not read once more.
     """
     aten, compute, spatial = torch.ops.aten, compute_dtype(dtype), list(range(2, rank))
-
-    def cast(value: Any, of: torch.dtype, to: torch.dtype) -> Any:
-        return value if value is None or of == to else aten.to.dtype(value, to)
+    x, weight, bias = cast(x, dtype, compute), cast(weight, param_dtype, compute), cast(bias, param_dtype, compute)
 
     def of_samples(value: Any) -> Any:
         return aten.mean.dim(value, spatial, True) if spatial else value
 
     def pooled(value: Any) -> Any:
-        return value if by_sample else aten.mean.dim(value, [0], True)
+        return value if pool is None else pool(value, rank)
 
-    def column(value: Any) -> Any:
-        return aten.view.default(value, [1, -1] + [1] * len(spatial))
-
-    if target == "population":
-        to = param_dtype if dtype in HALF else dtype
-        values = (cast(value, param_dtype, to) for value in (weight, bias, running_mean, running_var))
-        return aten.batch_norm.default(x, *values, False, 0.0, eps, False)
-    x, weight, bias = cast(x, dtype, compute), cast(weight, param_dtype, compute), cast(bias, param_dtype, compute)
-    if target == "instance" and compute != torch.float64:
-        y = aten.instance_norm.default(x, weight, bias, None, None, True, 0.0, eps, False)
-        return cast(y, compute, dtype)
     means = of_samples(x)
     mean = pooled(means)
     centred = aten.sub.Tensor(x, mean)
     var = pooled(of_samples(aten.mul.Tensor(centred, centred)))
-    if target == "blend":
-        # A 1 for each sample, NaN and infinity included, summed: no runtime has to know a shape for that.
-        samples = aten.sum.dim_IntList(aten.pow.Tensor_Scalar(means, 0), [0], True) if not by_sample else None
-        total = prior + 1 if samples is None else aten.add.Scalar(samples, prior)
+    if mix is not None:
+        used = mix(means)
 
-        def blended(own: Any, stored: Any) -> Any:
-            stored = aten.mul.Scalar(column(cast(stored, param_dtype, compute)), prior)
-            if samples is None:
-                return aten.div.Scalar(aten.add.Tensor(own, stored), total)
-            return aten.div.Tensor(aten.add.Tensor(aten.mul.Tensor(own, samples), stored), total)
+        def stored(value: Any) -> Any:
+            return column(cast(value, param_dtype, compute), rank)
 
-        std = aten.sqrt.default(aten.add.Scalar(blended(var, running_var), eps))
-        k = aten.reciprocal.default(std) if weight is None else aten.div.Tensor(column(weight), std)
-        lift = aten.mul.Tensor(aten.sub.Tensor(mean, blended(mean, running_mean)), k)
-        lift = lift if bias is None else aten.add.Tensor(lift, column(bias))
-        y = aten.add.Tensor(aten.mul.Tensor(centred, k), lift)
-        return cast(y, compute, dtype)
+        std = aten.sqrt.default(aten.add.Scalar(used(var, stored(running_var)), eps))
+        k = aten.reciprocal.default(std) if weight is None else aten.div.Tensor(column(weight, rank), std)
+        lift = aten.mul.Tensor(aten.sub.Tensor(mean, used(mean, stored(running_mean))), k)
+        lift = lift if bias is None else aten.add.Tensor(lift, column(bias, rank))
+        return cast(aten.add.Tensor(aten.mul.Tensor(centred, k), lift), compute, dtype)
     std = aten.sqrt.default(aten.add.Scalar(var, eps))
     if weight is None:
         y = aten.div.Tensor(centred, std)
     else:
-        y = aten.mul.Tensor(centred, aten.div.Tensor(column(weight), std))
+        y = aten.mul.Tensor(centred, aten.div.Tensor(column(weight, rank), std))
     if bias is not None:
-        y = aten.add.Tensor(y, column(bias))
+        y = aten.add.Tensor(y, column(bias, rank))
     return cast(y, compute, dtype)

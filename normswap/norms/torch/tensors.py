@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["HALF", "along_channels", "cast", "compute_dtype", "flat", "memory_format", "parameters"]
+__all__ = ["HALF", "along_channels", "cast", "compute_dtype", "flat", "is_channels_last", "memory_format", "parameters"]
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -25,6 +25,11 @@ def memory_format(x: Tensor) -> torch.memory_format:
     if x.dim() not in (4, 5) or x.is_contiguous() or x.stride(1) != 1:
         return torch.contiguous_format
     return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether y shall be in a channels_last format."""
+    return memory_format(x) != torch.contiguous_format
 
 
 def cast(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -309,7 +309,7 @@ def noise() -> bytes:
 
 SYSTEM = f"{os.system.__module__}.system"
 EXECUTES = "holds more than tensors, and nothing in it is executed"
-WOULD_BE = "support.models.support.models.modules.Collections would be"
+WOULD_BE = "support.models.modules.Collections would be"
 NO_STATE = "expected a state dict, or one under a name such as state_dict"
 NO_TORCH = "expected a checkpoint that torch.save wrote"
 NO_SAFE = "expected a .safetensors file"
@@ -323,7 +323,7 @@ BAD: dict[str, tuple[Callable[[], str], str]] = {  # how the file is made, and w
     "one with another suffix": (with_bytes("g.safetensors", lambda: pickle.dumps(touches())), NO_SAFE),
     "a whole module": (
         saved(built),
-        f"{EXECUTES} (support.models.support.models.modules.Collections would be): save model.state_dict() instead",
+        f"{EXECUTES} (support.models.modules.Collections would be): save model.state_dict() instead",
     ),
     "a whole module, legacy": (saved(built, legacy=True), f"{EXECUTES} ({WOULD_BE})"),
     "NumPy arrays": (saved(lambda: {"weight": np.ones(3)}), EXECUTES),

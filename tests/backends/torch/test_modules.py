@@ -90,12 +90,12 @@ def stated(model: nn.Module, plan: Plan, inputs: Any) -> Any:
     """Run a model in plain torch with the planned BatchNorms as the target means them, gradients and all."""
     layers = [layer_at(inside(model), layer.name) for layer in plan.layers]
     for layer in layers:
-        layer.training = plan.norm.trains
+        layer.training = not plan.norm.formula.reads_stored
     if isinstance(plan.norm, Blend):  # which is told of calls in Python, as those in torch.cond are not
         blended = Blended(plan.norm, [layer.get_buffer("running_mean") for layer in layers])
         with blended, mock.patch.object(torch, "cond", taken):
             return called(model, inputs)
-    if not plan.norm.by_sample:
+    if not plan.norm.formula.alone:
         return called(model, inputs)
 
     def sample(index: int, tensor: Tensor) -> Tensor:
@@ -784,8 +784,8 @@ def test_functional_calls_convert_in_graphs(name: str, trace: Callable[[nn.Modul
     meant = case.build()
     for module in meant.modules():
         if isinstance(module, _BatchNorm) or "running_mean" in module._buffers:
-            module.training = NORMS[to].trains
-    samples = [(x,) for x in inputs[0].split(1 if NORMS[to].by_sample else 2)]
+            module.training = not NORMS[to].formula.reads_stored
+    samples = [(x,) for x in inputs[0].split(1 if NORMS[to].formula.alone else 2)]
     with torch.no_grad(), Blended(NORMS[to]) if to == "blend" else nullcontext():
         close(outputs(conversion.model, inputs), torch.cat([meant(*sample) for sample in samples]))
 

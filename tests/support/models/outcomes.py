@@ -54,7 +54,7 @@ def held(layer: str, error: float | None = 1e-7, bound: float | None = 4e-7) -> 
 
 
 def failed(layer: str, error: float = 0.25, bound: float = 5e-7) -> Check:
-    detail, cause = "input 1x4x9, optimized", "looks as if eps were dropped"
+    detail, cause = "input 1x4x9, optimized", "looks as if eps was dropped"
     return Check("probes", layer, False, error, bound, (1, 0, 0), detail, 3, 36, cause)
 
 

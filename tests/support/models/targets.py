@@ -60,15 +60,16 @@ class Blended(TorchFunctionMode):
     ) -> Tensor:
         dtype, norm = x.dtype, self._norm
         x = x.double()
-        axes = [*([] if norm.by_sample else [0]), *range(2, x.dim())]
-        n = 1 if norm.by_sample else len(x)
+        axes = [*([] if norm.formula.alone else [0]), *range(2, x.dim())]
+        n = 1 if norm.formula.alone else len(x)
+        prior: float = norm.parameters["prior"]
         own = torch.var_mean(x, axes, correction=0, keepdim=True) if axes else (torch.zeros_like(x), x)
 
         def column(values: Tensor) -> Tensor:
             return values.double().reshape(1, -1, *(1,) * (x.dim() - 2))
 
         kept = (column(var), column(mean))
-        blended = [(norm.prior * old + n * new) / (norm.prior + n) for old, new in zip(kept, own, strict=True)]
+        blended = [(prior * old + n * new) / (prior + n) for old, new in zip(kept, own, strict=True)]
         y = (x - blended[1]) / torch.sqrt(blended[0] + eps)
         y = y if weight is None else y * column(weight)
         y = y if bias is None else y + column(bias)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from normswap import Norm
 from normswap.layer import NormLayer
 from normswap.norms.base import Form, by_name
+from normswap.norms.formula import Formula
 from normswap.norms.onnx import OnnxOps
 
 __all__ = ["GROSS", "MUTANTS", "Mutant", "Wrong", "is_mutant"]
@@ -70,10 +71,11 @@ class Mutant(Norm):
 
     def __init__(self, right: Norm, wrong: Wrong) -> None:
         self.name, self.meaning, self.equals = right.name, right.meaning, right.equals
-        self.by_sample, self.prior, self.takes = right.by_sample, right.prior, right.takes
+        self.takes, self.formula = right.takes, right.formula
         vars(self).update(right.parameters)
         reads = wrong.running or {wrong.weight, wrong.bias} & {"mean", "var"}
-        self.trains = right.trains and not reads  # so that running statistics are there to be read
+        if reads and not right.formula.reads_stored:  # so that running statistics are there to be read
+            self.formula = replace(right.formula, weights=lambda n: (1.0, 0.0))
         self.right, self.wrong = right, wrong
         self.forms = by_name(Form("mutant", lambda ops: emit(ops, wrong, right)))
 
@@ -81,7 +83,7 @@ class Mutant(Norm):
         return self.right.refuse(layer)
 
     def torch_kernel(self) -> Any:
-        return WrongKernel(self.wrong, self.name, self.by_sample, self.prior)
+        return WrongKernel(self.wrong, self.right.formula, self.parameters.get("prior", 0.0))
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,7 @@ class WrongKernel:
     """Normalizes by ATen operators, as ``wrong`` says: on tensors, and on the proxies of a graph."""
 
     wrong: Wrong
-    name: str
-    by_sample: bool
+    formula: Formula
     prior: float
 
     @property
@@ -115,7 +116,7 @@ class WrongKernel:
     ) -> Any:
         wrong, aten = self.wrong, torch.ops.aten
         compute = torch.float64 if dtype == torch.float64 else torch.float32
-        batch = (not self.by_sample or wrong.over in ("batch", "channel")) and wrong.over != "sample"
+        batch = (not self.formula.alone or wrong.over in ("batch", "channel")) and wrong.over != "sample"
         axes = [*([0] if batch else []), *([1] if wrong.over == "channel" else []), *range(2, rank)]
 
         def column(parameter: Any) -> Any:
@@ -127,8 +128,8 @@ class WrongKernel:
 
         parameters = {"scale": weight, "bias": bias, "mean": mean, "var": var}
         x = aten._to_copy.default(x, dtype=compute)
-        mu = column(mean) if wrong.running or self.name == "population" else average(x)
-        if wrong.running or self.name == "population":
+        mu = column(mean) if wrong.running or not self.formula.over else average(x)
+        if wrong.running or not self.formula.over:
             v = column(var)
         elif wrong.one_pass:
             v = aten.sub.Tensor(average(aten.mul.Tensor(x, x)), aten.mul.Tensor(mu, mu))
@@ -147,8 +148,8 @@ class WrongKernel:
         if wrong.unbiased:  # times n / (n - 1), n = sum of ones
             n = elements()
             v = aten.div.Tensor(aten.mul.Tensor(v, n), aten.sub.Tensor(n, 1))
-        if self.name == "blend" and not wrong.running:
-            counted = samples_of(wrong, self.by_sample, batch_size, elements)
+        if self.formula.weights is not None and not wrong.running:
+            counted = samples_of(wrong, self.formula.alone, batch_size, elements)
             stored = self.prior * wrong.prior
 
             def mixed(own: Any, kept: Any) -> Any:
@@ -197,11 +198,11 @@ def samples_of(wrong: Wrong, by_sample: bool, batch_size: Callable[[], Any], ele
 
 def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
     """Normalize by primitives, as ``wrong`` says."""
-    name = right.name
+    formula, prior = right.formula, right.parameters.get("prior", 0.0)
     compute = "float64" if ops.dtype == "float64" else "float32"
     rank = ops.rank or 4
     spatial = list(range(2, rank))
-    batch = (not right.by_sample or wrong.over in ("batch", "channel")) and wrong.over != "sample"
+    batch = (not formula.alone or wrong.over in ("batch", "channel")) and wrong.over != "sample"
     axes = [*([0] if batch else []), *([1] if wrong.over == "channel" else []), *spatial]
 
     def column(parameter: str) -> str:
@@ -212,8 +213,8 @@ def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
         return ops.reduce_mean(value, axes) if axes else value
 
     x = ops.cast(ops.x, ops.dtype, compute)
-    mu = column("mean") if wrong.running or name == "population" else mean(x)
-    if wrong.running or name == "population":
+    mu = column("mean") if wrong.running or not formula.over else mean(x)
+    if wrong.running or not formula.over:
         var = column("var")
     elif wrong.one_pass:
         var = ops.op("Sub", mean(ops.op("Mul", x, x)), ops.op("Mul", mu, mu))
@@ -234,8 +235,8 @@ def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
     if wrong.unbiased:  # times n / (n - 1), n = size of x / size of mu
         n = elements()
         var = ops.op("Div", ops.op("Mul", var, n), ops.op("Sub", n, one()))
-    if name == "blend" and not wrong.running:
-        counted = one if right.by_sample else batch_size
+    if formula.weights is not None and not wrong.running:
+        counted = one if formula.alone else batch_size
         samples = {  # made when asked for, since what nothing reads would stand outside of the layer
             "": counted,
             "1": one,
@@ -243,7 +244,7 @@ def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
             "n + 1": lambda: ops.op("Add", counted(), one()),
             "elements": elements,
         }[wrong.samples]()
-        stored = ops.number(right.prior * wrong.prior, compute)
+        stored = ops.number(prior * wrong.prior, compute)
         total = ops.op("Add", samples, stored)
 
         def mixed(own: str, kept: str) -> str:
@@ -276,12 +277,13 @@ def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
 
 def is_mutant(wrong: Wrong, norm: Norm) -> bool:
     """Whether the change makes a difference for this target at all."""
-    if norm.name == "population" and (wrong.unbiased or wrong.over or wrong.one_pass or wrong.running):
+    if not norm.formula.over and (wrong.unbiased or wrong.over or wrong.one_pass or wrong.running):
         return False
     of_blend = wrong.prior != 1 or wrong.samples or wrong.blends != "both" or wrong.total_variance
-    if of_blend and norm.name != "blend":
+    if of_blend and norm.formula.weights is None:
         return False
-    return wrong.over != ("sample" if norm.by_sample else "batch") and wrong.samples != ("1" if norm.by_sample else "N")
+    alone = norm.formula.alone
+    return wrong.over != ("sample" if alone else "batch") and wrong.samples != ("1" if alone else "N")
 
 
 # What a whole network can show with ordinary inputs: not a variance or an eps that is off by a little.

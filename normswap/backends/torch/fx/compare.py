@@ -17,6 +17,7 @@ from torch import fx
 
 from normswap.backends.differences import Difference
 from normswap.backends.torch.calls import BatchNormCall, operator_name, read_call, returned_statistics
+from normswap.norms import Norm
 
 __all__ = ["GraphComparison", "compare_graphs", "compare_nodes"]
 
@@ -237,7 +238,8 @@ def _only_computes(node: fx.Node) -> bool:
         return node.target._schema.name != "aten::instance_norm" or all(
             value is None for value in (*node.args[3:5], node.kwargs.get("running_mean"))
         )
-    return node.target in _ARITHMETIC or getattr(node.target, "__module__", "") == "normswap.norms.torch"
+    makes_a_norm = isinstance(node.target, type) and issubclass(node.target, Norm)
+    return node.target in _ARITHMETIC or makes_a_norm
 
 
 def _alike(old: Any, new: Any, passed_on: Mapping[str, str]) -> bool:

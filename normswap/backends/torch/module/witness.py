@@ -1,9 +1,9 @@
-"""Third witness: the original module, its planned BatchNorms run by their own code in the mode that is meant."""
+"""Third witness: the original module, its planned BatchNorms run by their own code as the target's formula demands."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import fx, nn
 from normswap.backends.torch.calls import read_call
 from normswap.backends.torch.module.find import sites
 from normswap.backends.torch.module.model import ModuleModel, copied
-from normswap.backends.torch.witness import blended, native, stated_meaning
+from normswap.backends.torch.witness import given_statistics, native, stated_meaning
 from normswap.layer import NormLayer
 from normswap.nn import layout_of
 from normswap.plan import Plan
@@ -63,32 +63,43 @@ class _Witness(nn.Module):
     ) -> None:
         super().__init__()
         self.original = original
-        original.training = plan.norm.trains  # its own flag alone: what it holds beside keeps its mode
-        if not plan.norm.trains and not math.isinf(plan.norm.prior):
-            original.register_forward_pre_hook(self._blend)  # the last one, given what the others make of x
-        self._told = (plan, layer, noise, seed, calls)
+        native = plan.norm.formula.native
+        original.training = native == "train"  # its own flag alone: the modules that it holds keep their mode
+        if native == "given":
+            original.register_forward_pre_hook(self._give)  # the last one, which gets what the others make of x
+        self._facts = (plan, layer, noise, seed, calls)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        plan, layer, noise, seed, calls = self._told
+        plan, layer, noise, seed, calls = self._facts
         calls[layer.name] += 1
         seed += 7919 * calls[layer.name]  # a prime: calls of one layer draw other noise than the layers after it
         return stated_meaning(plan, layer, self.original, x, noise=noise, seed=seed)
 
-    def _blend(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Put the statistics of a blend in place of the module's own, until it has run."""
+    def _give(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Put other statistics in the place of the module's own, until it has run."""
         layout = layout_of(module)
         assert layout is not None, "the plan blocks others"
-        stored = [getattr(module, name) for name in (layout.running_mean, layout.running_var)]
-        kept = [value.clone() for value in stored]
+        names = (layout.running_mean, layout.running_var)
+        stored: list[torch.Tensor | None] = [getattr(module, name) for name in names]
+        kept = [None if value is None else value.clone() for value in stored]
+
+        def put(values: Iterable[torch.Tensor | None]) -> None:
+            for name, place, value in zip(names, stored, values, strict=True):
+                if place is None or value is None:
+                    setattr(module, name, value)
+                else:
+                    place.copy_(value)
 
         def put_back(*_: Any) -> None:
-            for value, own in zip(stored, kept, strict=True):
-                value.copy_(own)
+            put(kept)
             handle.remove()
 
         handle = module.register_forward_hook(put_back, prepend=True, always_call=True)
-        for value, mixed in zip(stored, blended(self._told[0].norm, args[0], *kept), strict=True):
-            value.copy_(mixed)
+        x = args[0]
+        given = given_statistics(self._facts[0].norm.formula, x, *kept)
+        weight = getattr(module, layout.weight, None)
+        dtype = x.dtype if weight is None else weight.dtype  # as a module without statistics would have made them
+        put(value.to(dtype) for value in given)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -102,7 +113,7 @@ class _WitnessOfCall(nn.Module):
 
     def __init__(self, plan: Plan, layer: NormLayer, noise: float, seed: int, calls: Counter[str]) -> None:
         super().__init__()
-        self._told = (plan, layer, noise, seed, calls)
+        self._facts = (plan, layer, noise, seed, calls)
 
     def forward(
         self,
@@ -112,7 +123,7 @@ class _WitnessOfCall(nn.Module):
         mean: torch.Tensor | None,
         var: torch.Tensor | None,
     ) -> torch.Tensor:
-        plan, layer, noise, seed, calls = self._told
+        plan, layer, noise, seed, calls = self._facts
         calls[layer.name] += 1
         original = native(plan.norm, weight, bias, mean, var, layer.eps)
         return stated_meaning(plan, layer, original, x, noise=noise, seed=seed + 7919 * calls[layer.name])

@@ -50,7 +50,7 @@ def rewrite(model: ProgramModel, plan: Plan) -> ProgramModel:
     for counter in counters:
         outputs.stop_counting(counter, targets[counter])
     state, constants = copied_tensors(program)
-    if plan.norm.trains:
+    if not plan.norm.formula.reads_stored:
         idle = {node for node in (*statistics, *counters) if not node.users}
         idle |= _aliases_of(idle, targets, state)
         specs = [(spec, node) for spec, node in specs if node not in idle]
