@@ -140,7 +140,7 @@ def _raise_for_idle(given: Mapping[str, Any], shards: Sequence[str], merge: bool
     if shards:
         raise SelectionError(f"{shards[0]}: files of moments are for --merge; give it, or leave them out")
     if given["inputs"] is None:
-        raise SelectionError("the data are missing from which statistics are gathered; give --inputs")
+        raise SelectionError("there are no data to gather statistics from; give --inputs")
     if given["shard"] is not None and given["sequential"]:
         raise SelectionError(
             "--sequential takes each layer's statistics of all data before the next layer's are gathered, which shards "

@@ -42,26 +42,26 @@ def fewest_layers(
     mode: str,
     names: Sequence[str],
     arrays: Mapping[str, Array],
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fewest:
     """Convert layer after layer, the one that brings the outputs nearest to the full conversion's first.
 
-    The order is that of the effects of each layer alone, measured once, so that L layers take 2 L runs at the most; a
-    set that a search over all subsets would find may be smaller.
+    The order is that of the effects of each layer alone, measured once, so L layers take at most 2 L runs. A
+    search over all subsets might find a smaller set.
 
     Args:
         model: As a Gathering takes it, its layers in eval mode.
         mode: What they are converted to: ``instance`` or ``batch-stat``.
         names: All layers.
         arrays: One batch.
-        tell: Called with (done, total) before each run.
+        progress: Called with (done, total) before each run.
     """
     total = 2 * len(names)
     wanted = _run(model, mode, names, arrays)
     scale = float(np.std(np.concatenate([value.ravel() for value in wanted]))) or 1.0
 
     def distance(converted: Sequence[str], done: int) -> float:
-        tell(done, total)
+        progress(done, total)
         found = _run(model, mode, converted, arrays)
         squares = [np.square(one - other).mean() for one, other in zip(found, wanted, strict=True)]
         return float(np.sqrt(np.mean(squares))) / scale

@@ -1,4 +1,4 @@
-"""What the moments of its input say of one layer: how far off its stored statistics are, and what they look like."""
+"""What the moments of its input show about a layer: how far off its stored statistics are, and what they look like."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from normswap.words import counted
 
 __all__ = ["Given", "LayerFinding", "finding_of", "trained_alone"]
 
-_DEAD = 1e-12  # of a variance beside eps: a channel that never says anything
-_TELLING = 0.05  # variance between samples, as a share of that within, from which on the two can be told apart
+_DEAD = 1e-12  # variance, as a multiple of eps, up to which a channel is constant
+_DISTINCT = 0.05  # variance between samples, as a share of that within, from which the two can be separated
 _STALE = 0.01  # nats, below which nobody sees a difference
 _BATCH_OF_ONE = 0.25  # share of the variance between samples that is stored, below which batches were of one sample
 
@@ -64,7 +64,7 @@ class LayerFinding:
 
     @property
     def stored_share(self) -> float:
-        """Share of the variance between samples that the stored variance holds, the median over telling channels.
+        """Share of the variance between samples that the stored variance holds, the median over channels.
 
         Training updates the stored variance with that of each batch, which for batches of B samples holds
         (B - 1) / B of the variance between samples: none of it for B = 1. Taken of ``alone``, so that it is about 0
@@ -75,11 +75,11 @@ class LayerFinding:
         if self.layer.running_var.shape != self.alone.mean.shape or self.alone.single:
             return float("nan")
         between, within = self.alone.between_var, self.alone.within
-        telling = between > _TELLING * within
-        if not telling.any():
+        distinct = between > _DISTINCT * within
+        if not distinct.any():
             return float("nan")
         stored = self.layer.running_var.astype(np.float64)
-        return float(np.median(((stored - within) / np.where(telling, between, 1.0))[telling]))
+        return float(np.median(((stored - within) / np.where(distinct, between, 1.0))[distinct]))
 
 
 def finding_of(
@@ -102,19 +102,19 @@ def finding_of(
 
 
 def trained_alone(layers: Sequence[LayerFinding]) -> tuple[bool, str]:
-    """Say whether a model was trained one sample at a time, and why, by what the stored variances hold."""
+    """Return whether a model was trained one sample at a time, judged by its stored variances, and why."""
     shares = [found.stored_share for found in layers if np.isfinite(found.stored_share)]
     if not shares:
-        return True, "samples hardly differ in their statistics, so that batches of any size are alike"
+        return True, "samples hardly differ in their statistics, so batches of any size give the same"
     share = float(np.median(shares))
     if share < -_BATCH_OF_ONE:
-        return False, "the stored variances are below those within samples, which says nothing of batches"
+        return False, "the stored variances are below those within samples, which says nothing about batches"
     if share > 1 - _BATCH_OF_ONE:
         return False, "the stored variances hold the variance between samples, as those of larger batches do"
-    said = f"the stored variances hold {max(share, 0):.0%} of the variance between samples"
+    held = f"the stored variances hold {max(share, 0):.0%} of the variance between samples"
     if share < _BATCH_OF_ONE:
-        return True, f"{said}, as those of batches of one sample do"
-    return False, f"{said}, as those of small batches do"
+        return True, f"{held}, as those of batches of one sample do"
+    return False, f"{held}, as those of small batches do"
 
 
 def _given(layer: NormLayer, moments: Moments | None) -> Given:
@@ -133,29 +133,30 @@ def _remarks(finding: LayerFinding) -> list[str]:
     if layer.running_mean is None or layer.running_var is None:
         return ["stores no statistics"]
     mean, var = (values.astype(np.float64) for values in (layer.running_mean, layer.running_var))
-    said = []
+    remarks = []
     if mean.ndim > 1:
-        said.append("statistics for each place of each channel (spatial=0), which were not compared")
+        remarks.append("statistics for each position of each channel (spatial=0), which were not compared")
     if not (np.isfinite(mean).all() and np.isfinite(var).all()):
-        said.append(f"{_count(~(np.isfinite(mean) & np.isfinite(var)))} with NaN or infinite statistics")
+        remarks.append(f"{_count(~(np.isfinite(mean) & np.isfinite(var)))} with NaN or infinite statistics")
     if (var < 0).any():
-        said.append(f"{_count(var < 0)} with a negative variance")
+        remarks.append(f"{_count(var < 0)} with a negative variance")
     if (mean == 0).all() and (var == 1).all():
-        said.append("statistics as they are before any training: mean 0, variance 1")
+        remarks.append("statistics as they are before any training: mean 0, variance 1")
     moments = finding.trained.moments or finding.eval.moments
     if moments is not None and moments.single:
-        said.append("one value in each sample, which has no variance of its own")
+        remarks.append("one value in each sample, which has no variance of its own")
     if moments is not None and moments.samples:
         dead = moments.pooled_var <= _DEAD * max(layer.eps, 1e-30)
         if dead.any():
-            said.append(f"{_count(dead)} dead: the same value in every sample")
+            remarks.append(f"{_count(dead)} dead: the same value in every sample")
         if finding.trained.staleness > max(finding.trained.spread, _STALE):
-            said.append(
-                "statistics further from these data than samples are from one another: frozen, shifted, or of others"
+            remarks.append(
+                "statistics further from these data than samples are from one another: frozen, shifted, or from other "
+                "data"
             )
         if abs(finding.stored_share) < _BATCH_OF_ONE:
-            said.append("statistics as of batches of one sample: the variance between samples is missing")
-    return said
+            remarks.append("statistics as of batches of one sample: the variance between samples is missing")
+    return remarks
 
 
 def _count(which: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> str:

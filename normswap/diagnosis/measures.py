@@ -41,7 +41,7 @@ class Measure:
         try:
             found = np.asarray(self.of(output, target), np.float64)
         except (TypeError, ValueError) as error:
-            raise CannotRunError(f"the error function gives no numbers: {error}") from error
+            raise CannotRunError(f"the error function did not return numbers: {error}") from error
         if found.shape != (len(target),):
             raise CannotRunError(
                 f"the error function: expected one number for each sample, shape {(len(target),)}, found {found.shape}"
@@ -72,7 +72,7 @@ def measure_of(error: str | ErrorOf) -> Measure:
     """Return the measure of a name, or of a user's function.
 
     Raises:
-        SelectionError: If there is none of that name.
+        SelectionError: If it is unknown.
     """
     if not isinstance(error, str):
         return Measure("error", error)

@@ -81,7 +81,7 @@ class Comparison:
         measure: Of errors, where there are targets.
         references: Names of the modes that may stand for training: distances are from each of them.
         spool: Where their outputs are kept for modes that are compared later; None where there will be none.
-        mean_target: The mean of all targets by output name, which a model has to be better than.
+        mean_target: The mean of all targets by output name, which a model has to beat.
         strip: Of the first samples, the images: input, each mode's output, target; empty where they are none.
         samples: How many were compared.
     """
@@ -219,14 +219,14 @@ class Comparison:
         of_each = [self.measure.errors(found[name], target) for name, target in targets.items()]
         return np.asarray(np.mean(of_each, axis=0))
 
-    def _show(self, outputs: Mapping[str, Mapping[str, Array]], beside: Mapping[str, Mapping[str, Array]]) -> None:
+    def _show(self, outputs: Mapping[str, Mapping[str, Array]], others: Mapping[str, Mapping[str, Array]]) -> None:
         """Keep the first samples of what is an image, copied, since a view would keep the batch."""
         for mode, found in outputs.items():
             self._image = self._image or next((name for name in self._compared if is_image(found[name])), None)
             if self._image is None:
                 return
             self.strip[mode] = found[self._image][:_SHOWN].copy()
-        for what, values in beside.items():
+        for what, values in others.items():
             image = next((value for value in values.values() if is_image(value)), None)
             if image is not None:
                 self.strip[what] = image[:_SHOWN].copy()
@@ -235,7 +235,7 @@ class Comparison:
 def _floats(outputs: Mapping[str, Array]) -> tuple[str, ...]:
     found = tuple(name for name, value in outputs.items() if value.dtype.kind in "fV")
     if not found:
-        raise CannotRunError("no output is an array of numbers with an entry for each sample")
+        raise CannotRunError("no output is a floating-point array with an entry for each sample")
     return found
 
 
@@ -253,7 +253,9 @@ def _paired(targets: Mapping[str, Array], outputs: Mapping[str, Array]) -> dict[
     for name, target in targets.items():
         names[name] = name if name in outputs else next(iter(outputs))
         if name not in outputs and len(outputs) > 1:
-            raise CannotRunError(f"target {name!r} names none of the outputs {', '.join(outputs)}; name it after one")
+            raise CannotRunError(
+                f"target {name!r} has the name of no output; name it after one of {', '.join(outputs)}"
+            )
         if outputs[names[name]].shape != target.shape:
             raise CannotRunError(
                 f"target {name!r}: expected shape {outputs[names[name]].shape}, as output {names[name]} has it, found "

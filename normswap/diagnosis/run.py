@@ -45,7 +45,7 @@ def diagnose(
     size: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Say what eval mode costs a model on these data, and which fix is right.
+    """Find out what eval mode costs a model on these data, and which fix is right.
 
     The data are gone through twice: once in all modes at the same time, for outputs and for the moments of what layers
     are given, and once more with the statistics that were gathered. Memory does not grow with them, but for a few
@@ -54,7 +54,7 @@ def diagnose(
     Args:
         model: Path of an .onnx file, an onnx.ModelProto, or an nn.Module; never changed.
         data: What ``normswap.data.batches_of`` takes: files, folders, arrays, or a loader of batches.
-        targets: What the outputs should be; without them train mode is taken for what is right.
+        targets: What the outputs should be; without them train mode is taken as correct.
         error: ``l1``, ``psnr``, or a function of (output, target), shape (N, ...) each, that returns an error of 0 or
             more for each sample, shape (N,), the smaller the better.
         batch_size: Samples that batch statistics are taken of, or several such numbers to compare; by default what the
@@ -68,9 +68,9 @@ def diagnose(
 
     Raises:
         DataError: If the data do not fit the model.
-        SelectionError: If there is no measure of that name.
-        CannotRunError: If the model does not run, in no mode but eval, or a target fits no output.
-        NothingToConvertError: If there is no BatchNorm layer.
+        SelectionError: If the measure is unknown.
+        CannotRunError: If the model does not run, runs in eval mode alone, or a target fits no output.
+        NothingToConvertError: If the model has no BatchNorm layer.
 
     Examples:
         >>> images = "fixtures/lowlight_images.npz"
@@ -84,7 +84,7 @@ def diagnose(
     layers = [layer for layer in backend.find(loaded) if layer.role != "weight"]
     if not layers:
         raise NothingToConvertError(
-            "no BatchNorm was found, so there is nothing to diagnose; normswap inspect says whether the BatchNorms "
+            "no BatchNorm was found, so there is nothing to diagnose; normswap inspect shows whether the BatchNorms "
             "look folded and how to export so that they stay"
         )
     sizes = [batch_size] if isinstance(batch_size, int) else sorted(set(batch_size or ()))
@@ -123,7 +123,7 @@ class _Run:
         self._complete = True
 
     def diagnosis(self) -> Diagnosis:
-        """Go through the data, and put together what they say."""
+        """Go through the data, and put together what they show."""
         self._run_all()
         eval_, instance, *pooled = self._modes
         trained = pooled[-1] if pooled else instance
@@ -135,7 +135,7 @@ class _Run:
         verdict = self._judged(modes, train)
         fewest = self._fewest(verdict)
         if not self._complete:
-            self._notes.append("it was interrupted, and tells of what it saw up to then")
+            self._notes.append("it was interrupted; this covers the data that were seen until then")
         return Diagnosis(
             verdict,
             tuple(self._finding(mode, train) for mode in modes),
@@ -160,11 +160,11 @@ class _Run:
                     self._first = {name: array.copy() for name, array in arrays.items()}
                     self._begin(count)
                 self._comparison.add(self._modes, arrays, targets)
-                self._tell(f"running it in {len(self._modes)} ways", self._comparison.samples)
+                self._report_progress(f"running it in {len(self._modes)} ways", self._comparison.samples)
                 if count % self._batch and self._batch > 1:
                     self._notes.append(
-                        f"a batch had {counted(count, 'sample')} instead of {self._batch}: its batch statistics are "
-                        "those of fewer"
+                        f"a batch had {counted(count, 'sample')} instead of {self._batch}, so its batch statistics are "
+                        "of fewer samples"
                     )
         except KeyboardInterrupt:
             if not self._comparison.samples:
@@ -207,7 +207,7 @@ class _Run:
             for arrays, targets in self._data.pairs():
                 later.append(self._comparison.add_later(None if mode.trouble else mode, arrays, targets))
                 samples += later[-1].samples
-                self._tell(stage, samples)
+                self._report_progress(stage, samples)
         except KeyboardInterrupt:
             self._complete = False
             mode.trouble = mode.trouble or "it was interrupted before the end"
@@ -227,14 +227,14 @@ class _Run:
             named = ", ".join(f"{name} ({reason})" for name, reason in list(left.items())[:_NAMED])
             more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
             if left:
-                self._notes.append(f"as they were in {mode.name}: {named}{more}")
+                self._notes.append(f"left as they were in {mode.name}: {named}{more}")
         return [
             finding_of(layer, *(moments.get(layer.name) for moments in found), unseen=unseen.get(layer.name, ""))
             for layer in eval_.gathering.layers
         ]
 
     def _train_mode(self, layers: Sequence[LayerFinding], instance: Mode, trained: Mode) -> tuple[str, str]:
-        """Say which mode stands for training, and why."""
+        """Return the mode that stands for training, and why."""
         if instance.trouble or trained.trouble:
             run, other = (trained, instance) if instance.trouble else (instance, trained)
             return run.name, f"{other.name} does not run: {other.trouble}"
@@ -258,7 +258,7 @@ class _Run:
         for mode in modes:
             if not mode.trouble and mode.gathering is not None and mode.gathering.left:
                 left = len(mode.gathering.left)
-                thin.append(f"in {mode.name} {left} of {len(self._names)} layers are as they were, as the notes say")
+                thin.append(f"in {mode.name} {left} of {len(self._names)} layers were left as they were; see the notes")
         return replace(verdict, thin=tuple(thin))
 
     def _fewest(self, verdict: Verdict) -> Fewest | None:
@@ -273,7 +273,7 @@ class _Run:
                 _CONVERTS[verdict.advice],
                 self._names,
                 first,
-                lambda done, total: self._tell("finding the fewest layers", done, total),
+                lambda done, total: self._report_progress("finding the fewest layers", done, total),
             )
         except KeyboardInterrupt:
             self._complete = False
@@ -290,7 +290,7 @@ class _Run:
         standard = float(shown.std(ddof=1) / np.sqrt(shown.size)) if shown.size > 1 else float("nan")
         return ModeFinding(mode.name, float(shown.mean()), standard, distance)
 
-    def _tell(self, stage: str, done: int, total: int | None = None) -> None:
+    def _report_progress(self, stage: str, done: int, total: int | None = None) -> None:
         if self._progress is None:
             return
         if total is None:

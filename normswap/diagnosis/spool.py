@@ -44,8 +44,8 @@ class Spool:
                 np.lib.format.write_array(self._file, array if known else array.astype(np.float32), allow_pickle=False)
         except OSError as error:
             raise CannotRunError(
-                f"outputs to compare with could not be put aside in {tempfile.gettempdir()}: {error.strerror}; "
-                "make room there, or point TMPDIR elsewhere"
+                f"outputs to compare with could not be stored in {tempfile.gettempdir()}: {error.strerror}; "
+                "free space there, or set TMPDIR to another folder"
             ) from error
         self._names.append(tuple(arrays))
 

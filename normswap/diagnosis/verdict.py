@@ -16,9 +16,9 @@ __all__ = ["Advice", "Evidence", "Verdict", "judge"]
 Advice: TypeAlias = Literal["keep eval", "recalibrate", "convert to instance", "use batch statistics", "retrain"]
 
 _MATERIAL = 0.05  # share by which an error has to be larger to matter
-_CERTAIN = 2.0  # standard errors by which it has to be larger to be no chance
+_CERTAIN = 2.0  # standard errors by which it has to be larger not to be chance
 _FEW = 8  # samples, below which everything is thin
-_USELESS = 0.95  # share of the error of the mean target, from which a model has learned nothing
+_USELESS = 0.95  # share of the error of the mean target, from which the model counts as untrained
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Evidence:
     Attributes:
         errors: Error of each sample by mode, from the simplest fix to the one that changes most; empty without targets.
         distances: Mean distance from train mode, as a share of the spread of its outputs, likewise.
-        baseline: Errors of giving the mean target for every sample; empty where they are not known.
+        baseline: Errors of returning the mean target for every sample; empty where they are not known.
         train: Name of the mode that stands for training.
         advice: What each mode stands for.
         measure: What errors are measured by.
@@ -77,15 +77,15 @@ def _by_error(evidence: Evidence) -> Verdict:
     if not sound:
         return Verdict("retrain", evidence.train, "every mode gives NaN or infinity", tuple(thin))
 
-    def said(errors: Floats) -> str:
+    def shown(errors: Floats) -> str:
         return f"{np.mean(evidence.measure.shown(errors)):.3g}"
 
     best = min(sound, key=sound.__getitem__)
     name = f"mean {evidence.measure.name}"
     if evidence.baseline.size and sound[best] >= _USELESS * float(np.mean(evidence.baseline)):
         why = (
-            f"{name} of the best mode, {best}, is {said(evidence.errors[best])}, about that of giving the mean target "
-            f"for every sample, {said(evidence.baseline)}"
+            f"{name} of the best mode, {best}, is {shown(evidence.errors[best])}, about that of returning the mean "
+            f"target for every sample, {shown(evidence.baseline)}"
         )
         return Verdict("retrain", best, why, tuple(thin))
     chosen = next(mode for mode in sound if not _is_worse(evidence.errors[mode], evidence.errors[best]))
@@ -94,8 +94,8 @@ def _by_error(evidence: Evidence) -> Verdict:
             f"{best} has {1 - means[best] / means[chosen]:.0%} less error than {chosen} on these samples, "
             "which may be chance"
         )
-    others = ", ".join(f"{mode} {said(errors)}" for mode, errors in evidence.errors.items() if mode != chosen)
-    why = f"{name} is {said(evidence.errors[chosen])} with {chosen}; {others}"
+    others = ", ".join(f"{mode} {shown(errors)}" for mode, errors in evidence.errors.items() if mode != chosen)
+    why = f"{name} is {shown(evidence.errors[chosen])} with {chosen}; {others}"
     return Verdict(evidence.advice[chosen], chosen, why, tuple(thin))
 
 
@@ -107,9 +107,9 @@ def _is_worse(errors: Floats, best: Floats) -> bool:
 
 def _by_distance(evidence: Evidence) -> Verdict:
     shares = evidence.distances
-    thin = ("there are no targets, so that train mode was taken for what is right; give --targets",)
+    thin = ("there are no targets, so train mode was taken as correct; give --targets",)
     near = [mode for mode, share in shares.items() if share <= _MATERIAL]
     chosen = near[0] if near else evidence.train
-    said = ", ".join(f"{mode} {share:.1%}" for mode, share in shares.items() if mode != evidence.train)
-    why = f"distance from train mode ({evidence.train}), as a share of the spread of its outputs: {said}"
+    others = ", ".join(f"{mode} {share:.1%}" for mode, share in shares.items() if mode != evidence.train)
+    why = f"distance from train mode ({evidence.train}), as a share of the spread of its outputs: {others}"
     return Verdict(evidence.advice[chosen], chosen, why, thin)

@@ -71,9 +71,9 @@ def merged_over_processes(gather: Callable[[], Mapping[str, Moments]]) -> dict[s
     distributed.all_gather_object(found, (own, "" if trouble is None else str(trouble)))
     if trouble is not None:
         raise trouble
-    for rank, (_, said) in enumerate(found):
-        if said:
-            raise CannotRunError(f"process {rank} of {len(found)}: {said}")
+    for rank, (_, reason) in enumerate(found):
+        if reason:
+            raise CannotRunError(f"process {rank} of {len(found)}: {reason}")
     return merged([{name: Moments.from_array(a) for name, a in arrays.items()} for arrays, _ in found])
 
 

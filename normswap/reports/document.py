@@ -41,7 +41,7 @@ class Case:
     """One thing that was checked, as a test report has it.
 
     Attributes:
-        group: What it belongs to: a witness, say.
+        group: What it belongs to, for example a witness.
         name: What was checked.
         state: How it came out.
         message: What there is to know of that.
@@ -65,7 +65,7 @@ class Section:
         name: What people call it.
         models: The models, as they were named.
         exit_code: How it came out.
-        word: The same for people: PASS, say.
+        word: The same for people, for example PASS.
         tone: The same as a colour.
         verdict: The same in a phrase.
         lines: All of it as lines of a text.

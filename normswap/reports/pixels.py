@@ -16,7 +16,7 @@ Scale = tuple[float, float]
 
 _MOST = 320  # pixels each way; larger images are reduced, so that a page stays small enough to send
 _USUAL: tuple[Scale, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-_COVERED = 0.25  # share of a usual scale that values fill at the least; on a larger one they would look flat
+_COVERED = 0.25  # least share of a usual scale that values fill; with less they would look flat
 _NOT_FINITE = (255, 0, 255)  # magenta, which no scale here has
 # Lightness grows all the way, so that the scale reads without its colours: black to grey, red, yellow.
 _ALLOWED = ((0, 0, 0), (85, 85, 85))
@@ -24,7 +24,7 @@ _BEYOND = ((225, 60, 50), (255, 225, 60))
 
 
 def scale_of(values: Array) -> Scale:
-    """Return the values that black and white stand for: a usual range of images, or the least and the largest."""
+    """Return the values that black and white stand for: a usual range of images, or the smallest and the largest."""
     numbers = values.astype(np.float64)
     numbers = numbers[np.isfinite(numbers)]
     if not numbers.size:
@@ -74,8 +74,8 @@ def difference_pixels(difference: Floats, bound: float | None, most: float) -> P
     """Return a difference (H, W) as pixels (H, W, 3).
 
     Up to the bound it is black to grey, beyond it red to yellow, which is ``most``; without a bound, black to white.
-    Where it is NaN it is magenta. Of pixels that are shown as one the largest counts, so that a single wrong one is
-    not lost.
+    Where it is NaN it is magenta. Where several elements share a pixel, the largest counts, so that a single wrong one
+    is not lost.
 
     Args:
         difference: As ``difference_of`` returns it.

@@ -149,5 +149,5 @@ def _cases(outcome: Outcome) -> Iterator[Case]:
             yield Case(witness, "not run", "skipped", "this witness was not run")
     for name, reason in report.left.items():
         yield Case("left as it is", name, "skipped", reason)
-    if not report.ok and not failed:  # a needed witness was not run, say
+    if not report.ok and not failed:  # for example, a needed witness was not run
         yield Case("verdict", outcome.to, "failure", report.verdict)

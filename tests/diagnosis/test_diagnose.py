@@ -163,7 +163,7 @@ def test_a_last_batch_that_is_smaller_is_told_of() -> None:
     images = {name: array[:11] for name, array in np.load(STUDIO[1]).items()}
     diagnosis = diagnose(STUDIO[0], images)
     assert diagnosis.samples == 11
-    assert "a batch had 3 samples instead of 8: its batch statistics are those of fewer" in diagnosis.notes
+    assert "a batch had 3 samples instead of 8, so its batch statistics are of fewer samples" in diagnosis.notes
 
 
 def test_distances_are_from_the_outputs_of_train_mode() -> None:
@@ -218,7 +218,7 @@ def test_errors_by_a_function_of_the_user() -> None:
     ("error", "says"),
     [
         (lambda output, target: float(np.abs(output - target).mean()), r"shape \(8,\), found \(\)"),
-        (lambda output, target: ["much"] * len(target), "gives no numbers"),
+        (lambda output, target: ["much"] * len(target), "did not return numbers"),
     ],
 )
 def test_a_function_that_gives_no_error_for_each_sample_is_refused(error: Any, says: str) -> None:
@@ -239,7 +239,7 @@ def test_targets_that_have_nothing_to_do_with_the_outputs() -> None:
     noise = np.random.default_rng(0).standard_normal(images.shape).astype(np.float32)
     diagnosis = diagnose(LOWLIGHT[0], images, targets=noise)
     assert diagnosis.verdict.advice == "retrain"
-    assert "that of giving the mean target for every sample" in diagnosis.verdict.why
+    assert "that of returning the mean target for every sample" in diagnosis.verdict.why
 
 
 def batches_of(data: Path, rng: np.random.Generator | None = None) -> Iterator[dict[str, Array]]:
@@ -279,7 +279,7 @@ def test_an_interrupt_gives_what_was_seen(in_pass: int, samples: int) -> None:
 
     diagnosis = diagnose(STUDIO[0], batches)
     assert (diagnosis.complete, diagnosis.samples) == (False, samples)
-    assert diagnosis.notes[-1] == "it was interrupted, and tells of what it saw up to then"
+    assert diagnosis.notes[-1] == "it was interrupted; this covers the data that were seen until then"
     assert diagnosis.verdict.advice == "keep eval"
     assert "interrupted" in diagnosis.modes[1].trouble
     whole = {name: images[name][:samples] for name in ("dark", "target")}
@@ -365,9 +365,9 @@ def test_what_does_not_stop_a_diagnosis() -> None:
     norm.attribute.append(onnx.helper.make_attribute("spatial", 0))
     images = np.random.default_rng(0).standard_normal((8, 3, 8, 8), np.float32)
     found = diagnose(places, np.concatenate([images, images[:, :1]], axis=1))
-    assert any("for each place" in remark for remark in found.layers[0].remarks)
-    assert "in instance 1 of 2 layers are as they were, as the notes say" in found.verdict.thin
-    assert any(note.startswith("as they were in instance: n (spatial=0") for note in found.notes)
+    assert any("for each position" in remark for remark in found.layers[0].remarks)
+    assert "in instance 1 of 2 layers were left as they were; see the notes" in found.verdict.thin
+    assert any(note.startswith("left as they were in instance: n (spatial=0") for note in found.notes)
 
     same = built(ONE_LAYER)
     same.graph.node[-1].output[0] = "n"
@@ -442,7 +442,7 @@ REMARKS = {
     "NaN": (layer_of([0, np.nan, 0, 0], [1, 2, 3, 4]), None, "1 of 4 channels with NaN"),
     "negative": (layer_of([0] * 4, [1, -2, 3, 4]), None, "1 of 4 channels with a negative variance"),
     "dead": (layer_of([1, 1], [1, 2]), CONSTANT, "2 of 2 channels dead"),
-    "moved": (layer_of(OF_ONE.pooled_mean + 5, OF_ONE.pooled_var), OF_ONE, "frozen, shifted, or of others"),
+    "moved": (layer_of(OF_ONE.pooled_mean + 5, OF_ONE.pooled_var), OF_ONE, "frozen, shifted, or from other data"),
     "batches of one": (layer_of([0] * 4, OF_ONE.within), OF_ONE, "batches of one sample"),
 }
 
@@ -555,8 +555,8 @@ def test_a_terminal_shows_how_far_it_is_and_an_interrupt_gives_what_was_seen() -
     assert b"running it in 3 ways" in shown and b"/4000" in shown
     assert running.returncode == 130
     assert "way of running it" in text
-    assert "note: it was interrupted, and tells of what it saw up to then" in text
-    assert "it was interrupted, and tells" in Path("page.html").read_text(encoding="utf-8")
+    assert "note: it was interrupted; this covers the data that were seen until then" in text
+    assert "it was interrupted; this covers" in Path("page.html").read_text(encoding="utf-8")
 
 
 def test_onnx_takes_no_torch() -> None:

@@ -40,7 +40,7 @@ def render(created: datetime, **values: Any) -> str:
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         **values,
     )
-    return page + "\n"
+    return page.strip() + "\n"
 
 
 @lru_cache(maxsize=1)
