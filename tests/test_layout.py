@@ -23,9 +23,6 @@ ON_DEMAND = [
     ("report", "reports.checks"),
 ]
 LONG: dict[str, str] = {  # a file of more than 300 lines -> why it holds one idea all the same
-    "backends.onnx_graph.graph.scopes": "in work",
-    "backends.onnx_graph.structure": "in work",
-    "backends.torch.checkpoint": "in work",
     "diagnosis.run": "in work",
     "verify.end_to_end": "in work",
 }

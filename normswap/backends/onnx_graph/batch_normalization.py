@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 
 from normswap.backends.onnx_graph.graph.constants import constant, is_constant
-from normswap.backends.onnx_graph.graph.scopes import Scope, epsilon_of
+from normswap.backends.onnx_graph.graph.nodes import epsilon_of
+from normswap.backends.onnx_graph.graph.scopes import Scope
 from normswap.backends.onnx_graph.graph.shapes import dims_of, spelled
 from normswap.backends.onnx_graph.site import Site, Slot, layer_name, shared_body
 from normswap.backends.onnx_graph.statistics import is_instance_in_disguise, recognise

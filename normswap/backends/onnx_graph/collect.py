@@ -13,7 +13,7 @@ import onnx
 
 from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
-from normswap.backends.onnx_graph.graph.scopes import graphs_in
+from normswap.backends.onnx_graph.graph.nodes import graphs_in
 from normswap.backends.onnx_graph.graph.shapes import element_of, spelled
 from normswap.backends.onnx_graph.rewrite import names_in, rewrite
 from normswap.backends.onnx_graph.runtime import Session

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from normswap.backends.differences import recalibration_checks, structure_checks
 from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.graph.model import OnnxModel
-from normswap.backends.onnx_graph.graph.scopes import first_output
+from normswap.backends.onnx_graph.graph.nodes import first_output
 from normswap.backends.onnx_graph.structure import Replaced, compare_structure
 from normswap.plan import Plan
 from normswap.report import Check

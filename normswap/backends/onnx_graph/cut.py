@@ -9,7 +9,8 @@ import onnx
 
 from normswap.backends.onnx_graph.graph.constants import constant
 from normswap.backends.onnx_graph.graph.model import read_tensor
-from normswap.backends.onnx_graph.graph.scopes import Scope, graphs_in
+from normswap.backends.onnx_graph.graph.nodes import graphs_in
+from normswap.backends.onnx_graph.graph.scopes import Scope
 
 __all__ = ["CutError", "cut_out"]
 

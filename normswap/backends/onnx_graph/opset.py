@@ -9,7 +9,8 @@ import onnx.version_converter
 
 from normswap.backends.onnx_graph.batch_normalization import trains
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, read_tensor, tensors_of
-from normswap.backends.onnx_graph.graph.scopes import Scope, first_output, walk
+from normswap.backends.onnx_graph.graph.nodes import first_output
+from normswap.backends.onnx_graph.graph.scopes import Scope, walk
 from normswap.errors import UnsupportedModelError, first_line
 
 __all__ = ["OLDEST", "raised"]

@@ -11,7 +11,7 @@ import onnx
 
 from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
-from normswap.backends.onnx_graph.graph.scopes import with_subgraphs
+from normswap.backends.onnx_graph.graph.nodes import with_subgraphs
 from normswap.backends.onnx_graph.rewrite import names_in, remove_idle
 from normswap.backends.onnx_graph.site import Site, Slot
 from normswap.layer import Array, Floats

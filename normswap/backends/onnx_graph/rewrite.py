@@ -11,7 +11,8 @@ import onnx
 
 from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
-from normswap.backends.onnx_graph.graph.scopes import Scope, epsilon_of, with_subgraphs
+from normswap.backends.onnx_graph.graph.nodes import epsilon_of, with_subgraphs
+from normswap.backends.onnx_graph.graph.scopes import Scope
 from normswap.backends.onnx_graph.graph.shapes import element_of, spelled
 from normswap.backends.onnx_graph.site import Site
 from normswap.plan import Plan

@@ -20,7 +20,7 @@ import onnx
 
 from normswap.backends.interrupts import interrupts_held_back
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, location_of, set_nodes, tensors_of
-from normswap.backends.onnx_graph.graph.scopes import with_subgraphs
+from normswap.backends.onnx_graph.graph.nodes import with_subgraphs
 from normswap.backends.onnx_graph.graph.wire import INLINE
 from normswap.errors import CannotRunError, TimeLimitError
 from normswap.layer import Array

@@ -5,15 +5,27 @@ The comparison reads the two protobufs and nothing that the rewriter made; it sh
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import onnx
 
 from normswap.backends.differences import Difference
-from normswap.backends.onnx_graph.graph.model import OnnxModel, Place, external_place, read_tensor
+from normswap.backends.onnx_graph.graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.nodes import first_output
+from normswap.backends.onnx_graph.reads import (
+    Slots,
+    by_output,
+    cone,
+    inputs_at,
+    names_read,
+    nested,
+    read_only_there,
+    reads_of,
+    without_inputs,
+)
+from normswap.backends.onnx_graph.stored import bare, bytes_of, place_of
 
 __all__ = ["Replaced", "Structure", "compare_structure"]
 
@@ -36,10 +48,8 @@ class Replaced:
 
 
 Planned: TypeAlias = Mapping[Body, Mapping[str, Replaced]]
-Slots: TypeAlias = Mapping[str, Collection[int]]
 
 _RECORD = "normswap"
-_BLOCK = 4 << 20
 
 
 @dataclass
@@ -127,29 +137,29 @@ class _Comparison:
 
     def whole(self, body: Body, old: Any, new: Any, label: str) -> None:
         """Compare the main graph or a function, with the subgraphs in it."""
-        nodes = list(_nested(old))
+        nodes = list(nested(old))
         statistics = [
             name
             for inner, planned in self.planned.items()
             if inner[: len(body)] == body and (body or inner[:1] != ("function",))
             for node in nodes
-            if _first(node) in planned
-            for name in planned[_first(node)].statistics
+            if first_output(node) in planned
+            for name in planned[first_output(node)].statistics
         ]
         if not body:
-            places = [name for node in nodes for name in _stored(node, self.statistics)]
-            self.free = _read_only_there(new, self.statistics)
+            places = [name for node in nodes for name in inputs_at(node, self.statistics)]
+            self.free = read_only_there(new, self.statistics)
             statistics += places
-        self.served = _cone(statistics, nodes)
-        self.read = _names_read(new)
+        self.served = cone(statistics, nodes)
+        self.read = names_read(new)
         self.code(body, old, new, label)
 
     def code(self, body: Body, old: Any, new: Any, label: str) -> None:
         planned = self.planned.get(body, {})
         handled = {"node", "initializer", "sparse_initializer", "value_info"}
         self.fields(old, new, label, handled)
-        nodes_before = _by_output(old.node)
-        nodes_after = _by_output(new.node)
+        nodes_before = by_output(old.node)
+        nodes_after = by_output(new.node)
         fresh: dict[str, Any] = {}
         for key, node in nodes_after.items():
             other = nodes_before.get(key)
@@ -161,7 +171,7 @@ class _Comparison:
                 fresh[key] = node
             elif not body and key in self.statistics:
                 left_out = self.statistics[key]
-                self.node(body, _without(other, left_out), _without(node, left_out), label)
+                self.node(body, without_inputs(other, left_out), without_inputs(node, left_out), label)
             else:
                 self.node(body, other, node, label)
         for key, replaced in planned.items():
@@ -197,12 +207,12 @@ class _Comparison:
                     continue
                 key, node = producers[name]
                 claimed.add(key)
-                pending += _reads_of(node)
+                pending += reads_of(node)
         return claimed
 
     def node(self, body: Body, old: Any, new: Any, label: str) -> None:
         self.result.nodes += 1
-        where = f"{label}: {old.op_type} {_first(old)!r}"
+        where = f"{label}: {old.op_type} {first_output(old)!r}"
         self.fields(old, new, where, {"attribute"})
         before = {attribute.name: attribute for attribute in old.attribute}
         after = {attribute.name: attribute for attribute in new.attribute}
@@ -217,7 +227,7 @@ class _Comparison:
             if attribute.HasField("t") != other.HasField("t") or len(attribute.graphs) != len(other.graphs):
                 self.differ(f"attribute {name} of {where} differs")
                 continue
-            owner = _first(old) or old.name
+            owner = first_output(old) or old.name
             if attribute.HasField("g") or other.HasField("g"):
                 step = f"{owner}:{name}"
                 self.code((*body, step), attribute.g, other.g, step)
@@ -231,7 +241,7 @@ class _Comparison:
         for name, tensor in before.items():
             if name in free and name in after:
                 self.shape(tensor, after[name], label)
-                self.fields(_bare(tensor), _bare(after[name]), f"tensor {name!r}", set())
+                self.fields(bare(tensor), bare(after[name]), f"tensor {name!r}", set())
             elif name in after:
                 self.tensor(tensor, after[name], label)
             elif name not in self.served or name in self.read:
@@ -246,7 +256,7 @@ class _Comparison:
         self.result.tensors += 1
         if not self.shape(old, new, label):
             return
-        places = _place(self.before, old), _place(self.after, new)
+        places = place_of(self.before, old), place_of(self.after, new)
         if places[0] is not None and places[0] == places[1]:
             self.result.by_reference += 1
             self.result.bytes += places[0].length
@@ -254,9 +264,9 @@ class _Comparison:
         if places == (None, None) and old == new:
             self.result.bytes += len(old.raw_data)
             return
-        self.fields(_bare(old), _bare(new), f"tensor {old.name!r}", set())
+        self.fields(bare(old), bare(new), f"tensor {old.name!r}", set())
         same = True
-        pairs = zip(_bytes(self.before, old, places[0]), _bytes(self.after, new, places[1]), strict=True)
+        pairs = zip(bytes_of(self.before, old, places[0]), bytes_of(self.after, new, places[1]), strict=True)
         for one, other in pairs:
             self.result.bytes += len(one)
             same = same and one == other
@@ -279,115 +289,3 @@ class _Comparison:
                 self.differ(f"{label}: the declared type of {name!r} is gone")
         for name in after.keys() - before.keys() - fresh:
             self.differ(f"{label}: a declared type of {name!r} is new")
-
-
-def _bare(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """What a tensor says beside its values: names, documentation, metadata."""
-    bare = onnx.TensorProto(name=tensor.name, doc_string=tensor.doc_string)
-    bare.metadata_props.extend(tensor.metadata_props)
-    return bare
-
-
-def _place(model: OnnxModel, tensor: onnx.TensorProto) -> Place | None:
-    external = tensor.data_location == onnx.TensorProto.EXTERNAL
-    return external_place(model, tensor) if external else None
-
-
-def _bytes(model: OnnxModel, tensor: onnx.TensorProto, place: Place | None) -> Iterator[bytes]:
-    """Yield the values as bytes, in blocks of one size whatever their storage."""
-    if place is None:
-        data = tensor.raw_data or read_tensor(model, tensor).tobytes()
-        for start in range(0, max(len(data), 1), _BLOCK):
-            yield data[start : start + _BLOCK]
-        return
-    with place.path.open("rb") as file:
-        file.seek(place.offset)
-        left = place.length
-        while left > 0 or left == place.length:
-            yield file.read(min(left, _BLOCK))
-            left -= _BLOCK
-
-
-def _first(node: Any) -> str:
-    return next((name for name in node.output if name), "")
-
-
-def _by_output(nodes: Any) -> dict[str, Any]:
-    """Name each node by its first output; one without outputs by its place among those."""
-    named: dict[str, Any] = {}
-    for node in nodes:
-        named[_first(node) or f"(no output {len(named)}) {node.op_type}"] = node
-    return named
-
-
-def _subgraphs(node: Any) -> Iterator[Any]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _reads_of(node: Any) -> list[str]:
-    """Names that a node reads, those read by its subgraphs and defined outside them included."""
-    names = list(node.input)
-    for graph in _subgraphs(node):
-        inside = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-        inside |= {out for inner in graph.node for out in inner.output}
-        for inner in graph.node:
-            names += [name for name in _reads_of(inner) if name not in inside]
-        names += [value.name for value in graph.output if value.name not in inside]
-    return names
-
-
-def _nested(code: Any) -> Iterator[Any]:
-    """Yield the nodes of a graph or function and, recursively, of its subgraphs."""
-    for node in code.node:
-        yield node
-        for graph in _subgraphs(node):
-            yield from _nested(graph)
-
-
-def _without(node: Any, positions: Collection[int]) -> Any:
-    """Leave some inputs out of a node."""
-    bare = onnx.NodeProto()
-    bare.CopyFrom(node)
-    bare.input[:] = [name for position, name in enumerate(node.input) if position not in positions]
-    return bare
-
-
-def _stored(node: Any, statistics: Slots) -> list[str]:
-    """Return the values at the given inputs of a node."""
-    positions = statistics.get(_first(node), ())
-    return [name for position, name in enumerate(node.input) if position in positions]
-
-
-def _read_only_there(code: Any, statistics: Slots) -> set[str]:
-    """Return names that are read at these inputs, and by nothing else."""
-    nodes = list(_nested(code))
-    there = Counter(name for node in code.node for name in _stored(node, statistics))
-    reads = Counter(name for node in nodes for name in node.input)
-    reads.update(value.name for graph in (code, *(g for n in nodes for g in _subgraphs(n))) for value in graph.output)
-    return {name for name, count in there.items() if count == reads[name]}
-
-
-def _names_read(code: Any) -> set[str]:
-    names = {out if isinstance(out, str) else out.name for out in code.output}
-    for node in _nested(code):
-        names.update(node.input)
-        names.update(value.name for graph in _subgraphs(node) for value in graph.output)
-    return names
-
-
-def _cone(names: list[str], nodes: list[Any]) -> set[str]:
-    """All that the values ``names`` are computed from, themselves included."""
-    producers = {out: node for node in nodes for out in node.output if out}
-    seen: set[str] = set()
-    pending = list(names)
-    while pending:
-        name = pending.pop()
-        if name and name not in seen:
-            seen.add(name)
-            if name in producers:
-                seen.update(producers[name].output)
-                pending += _reads_of(producers[name])
-    return seen

@@ -14,7 +14,8 @@ from normswap.algebra.graph import Condition, Key, Node
 from normswap.backends.onnx_graph.graph.calls import called_by, key_of
 from normswap.backends.onnx_graph.graph.constants import constant, is_constant
 from normswap.backends.onnx_graph.graph.model import OnnxModel, read_tensor
-from normswap.backends.onnx_graph.graph.scopes import Origin, Scope, first_output, walk
+from normswap.backends.onnx_graph.graph.nodes import first_output
+from normswap.backends.onnx_graph.graph.scopes import Origin, Scope, walk
 from normswap.backends.onnx_graph.graph.shapes import dims_of, spelled
 from normswap.layer import Array
 

@@ -17,7 +17,7 @@ import onnx
 from normswap.backends.onnx_graph.find import sites
 from normswap.backends.onnx_graph.graph.constants import RANDOM
 from normswap.backends.onnx_graph.graph.model import OnnxModel, copy_of, set_nodes
-from normswap.backends.onnx_graph.graph.scopes import epsilon_of, with_subgraphs
+from normswap.backends.onnx_graph.graph.nodes import epsilon_of, with_subgraphs
 from normswap.backends.onnx_graph.site import Site
 from normswap.backends.onnx_graph.writing import Nodes, Number, name_of
 from normswap.norms import Norm

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 
 from normswap.backends.onnx_graph.graph.model import read_tensor
-from normswap.backends.onnx_graph.graph.scopes import Origin, Scope, graphs_in
+from normswap.backends.onnx_graph.graph.nodes import graphs_in
+from normswap.backends.onnx_graph.graph.scopes import Origin, Scope
 from normswap.backends.onnx_graph.graph.shapes import dims_of
 from normswap.errors import ModelReadError
 from normswap.layer import Array

@@ -9,18 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
 import onnx
 
 from normswap.backends.onnx_graph.graph.calls import FunctionKey, called_by, key_of
 from normswap.backends.onnx_graph.graph.model import OnnxModel
+from normswap.backends.onnx_graph.graph.nodes import (
+    attribute_value,
+    circle_in,
+    first_output,
+    with_subgraphs,
+)
 from normswap.backends.onnx_graph.graph.shapes import Types, infer_call_types, infer_types
 from normswap.errors import ModelReadError
 from normswap.layer import Array
 
-__all__ = ["Origin", "Scope", "attribute_value", "epsilon_of", "first_output", "graphs_in", "walk", "with_subgraphs"]
+__all__ = ["Origin", "Scope", "walk"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,37 +270,11 @@ def _descend(
 
 def _raise_for_circle(scope: Scope) -> None:
     """Refuse nodes that feed one another in a circle: nothing that follows values backwards would end."""
-    sorter: TopologicalSorter[str] = TopologicalSorter()
-    for node in scope.nodes:
-        reads = [*node.input, *(name for graph in graphs_in(node) for name in sorted(_outer_reads(graph)))]
-        for out in filter(None, node.output):
-            sorter.add(out, *reads)
-    try:
-        sorter.prepare()
-    except CycleError as error:
+    if circle := circle_in(scope.nodes):
         raise ModelReadError(
             f"{scope.model.path or 'the model'}: its nodes feed one another in a circle, through "
-            f"{', '.join(map(repr, error.args[1][:3]))}; the file is damaged"
-        ) from error
-
-
-def first_output(node: onnx.NodeProto) -> str:
-    """Return the first output that has a name, or nothing."""
-    return next((name for name in node.output if name), "")
-
-
-def epsilon_of(node: onnx.NodeProto) -> onnx.AttributeProto | None:
-    """Return the ``epsilon`` of a node as it is written, perhaps a reference; None where the default holds."""
-    return next((attribute for attribute in node.attribute if attribute.name == "epsilon"), None)
-
-
-def attribute_value(attribute: onnx.AttributeProto) -> Any:
-    """Return the value of an attribute, strings as str, as onnx.helper does, whatever its declared type."""
-    try:
-        value = onnx.helper.get_attribute_value(attribute)
-    except ValueError:  # old exporters leave the type out
-        return next((getattr(attribute, f) for f in ("f", "i", "s") if attribute.HasField(f)), None)
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+            f"{', '.join(map(repr, circle[:3]))}; the file is damaged"
+        )
 
 
 def _bound_attributes(
@@ -318,25 +297,3 @@ def _output_names(code: onnx.GraphProto | onnx.FunctionProto) -> list[str]:
     if isinstance(code, onnx.FunctionProto):
         return list(code.output)
     return [value.name for value in code.output]
-
-
-def graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """Return the subgraphs of a node and, recursively, those of their nodes."""
-    found: list[onnx.GraphProto] = []
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            found += [graph, *(inner for below in graph.node for inner in graphs_in(below))]
-    return found
-
-
-def with_subgraphs(code: Any) -> list[Any]:
-    """Return a graph or function and, recursively, the subgraphs of its nodes."""
-    return [code, *(graph for node in code.node for graph in graphs_in(node))]
-
-
-def _outer_reads(graph: onnx.GraphProto) -> set[str]:
-    """Names that a subgraph's own nodes and outputs read and that it does not define itself."""
-    inside = {value.name for value in (*graph.input, *graph.initializer)}
-    inside |= {name for node in graph.node for name in node.output}
-    reads = {name for node in graph.node for name in node.input}
-    return (reads | {value.name for value in graph.output}) - inside
