@@ -1,7 +1,7 @@
-"""What ``action.yml`` runs: install normswap, run ``normswap verify``, hand what it found to the workflow.
+"""The step of ``action.yml``: install normswap, run ``normswap verify``, pass what it found to the workflow.
 
-Inputs come as environment variables, ``INPUT_BEFORE`` and so on, and never as text of a script, so that nothing in them
-is run. Standard library alone, since nothing else is there before the installation.
+Inputs come as environment variables, ``INPUT_BEFORE`` and so on, and never as text of a script, so nothing in them is
+run. It uses only the standard library, because nothing else is there before the installation.
 
 References:
     docs.github.com, Metadata syntax for GitHub Actions; Workflow commands for GitHub Actions (environment files).
@@ -24,12 +24,12 @@ TROUBLE = 2
 
 
 def given(name: str) -> str:
-    """Return an input of the action, as action.yml hands it over; empty where it was not given."""
+    """Return an input of the action, as action.yml passes it; empty if it was not given."""
     return os.environ.get(f"INPUT_{name.replace('-', '_').upper()}", "").strip()
 
 
 def arguments(report: Path) -> list[str]:
-    """Return the command line that the inputs ask for, with a report in Markdown beside the annotations.
+    """Return the command line that the inputs ask for, with a report in Markdown in addition to the annotations.
 
     Raises:
         ValueError: If a quote in ``args`` is not closed.
@@ -51,8 +51,8 @@ def installed() -> int:
 
 
 def verified(command: list[str]) -> tuple[int, str]:
-    """Run normswap, its report going to the log; return the exit code and the last line of its standard error."""
-    # A module of the repository that happens to be called as one that normswap imports is not to be taken for it.
+    """Run normswap with its report in the log; return the exit code and the last line of its standard error."""
+    # A module of the repository must not replace one of the same name that normswap imports.
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     line = ""
     run = [sys.executable, "-m", "normswap", *command]
@@ -64,7 +64,7 @@ def verified(command: list[str]) -> tuple[int, str]:
 
 
 def inert(line: str) -> str:
-    """Keep a line that names something of a model from being taken for a workflow command."""
+    """Change a line that holds a name from a model so that it cannot be read as a workflow command."""
     line = line.replace("##[", "## [")
     return f"| {line}" if line.lstrip().startswith("::") else line
 
@@ -76,7 +76,7 @@ def annotate(sentence: str) -> None:
 
 
 def hand_over(code: int, report: Path) -> None:
-    """Write the outputs and the job's summary, where the runner has files for them."""
+    """Write the outputs and the job's summary, if the runner has files for them."""
     found = report.is_file()
     verdict = VERDICTS[code] if code in range(len(VERDICTS)) else VERDICTS[TROUBLE]
     outputs = {"verdict": verdict, "exit-code": str(code), "report": str(report) if found else ""}
@@ -86,7 +86,7 @@ def hand_over(code: int, report: Path) -> None:
 
 
 def as_output(name: str, value: str) -> str:
-    """Return a line or more of the outputs file; the delimiter is one that no value can hold."""
+    """Return lines of the outputs file; no value can hold the delimiter."""
     delimiter = f"normswap-{uuid.uuid4()}"
     return f"{name}<<{delimiter}\n{value}\n{delimiter}\n"
 
@@ -99,24 +99,24 @@ def append(variable: str, text: str) -> None:
 
 
 def main() -> int:
-    """Do it all and return the step's exit code: 0 equal, 1 different, 2 trouble."""
+    """Run the step and return its exit code: 0 equal, 1 different, 2 trouble."""
     report = Path(tempfile.mkdtemp(prefix="normswap-", dir=os.environ.get("RUNNER_TEMP") or None), "report.md")
-    code, said = TROUBLE, ""
+    code, message = TROUBLE, ""
     if bool(given("before")) != bool(given("after")):
-        said = "give both before and after, or neither to verify the pairs of the settings file"
+        message = "give both before and after, or neither to verify the pairs of the settings file"
     elif given("install") not in ("true", "false", ""):
-        said = f"install: expected true or false, found {given('install')!r}"
+        message = f"install: expected true or false, found {given('install')!r}"
     elif failed := installed():
-        said = f"pip could not install normswap from {ROOT} (exit code {failed}); its log says why"
+        message = f"pip could not install normswap from {ROOT} (exit code {failed}); its log says why"
     else:
         try:
             command = arguments(report)
         except ValueError as error:
-            said = f"args: {error}"
+            message = f"args: {error}"
         else:
-            code, said = verified(command)
-    if not report.is_file():  # nothing was verified, whatever the code says: it crashed, say, or showed its help
-        annotate(said.removeprefix("normswap: ") or f"normswap ended with exit code {code} and no report")
+            code, message = verified(command)
+    if not report.is_file():  # nothing was verified, whatever the exit code: normswap crashed, or showed its help
+        annotate(message.removeprefix("normswap: ") or f"normswap ended with exit code {code} and no report")
         code = TROUBLE if code in range(TROUBLE) else code
     hand_over(code, report)
     return code if code >= 0 else TROUBLE  # below 0 a signal ended it

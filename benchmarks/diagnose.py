@@ -1,9 +1,9 @@
-"""What a diagnosis costs, as a ratio to plain inference: one pass in each of the modes that it runs.
+"""Measure the cost of a diagnosis, as a ratio to plain inference: one pass in each mode that it runs.
 
-One process; in each round every plain pass and then ``normswap.diagnose`` go over the same samples, with targets, so
-that all is in the ratio: starting sessions, gathering, comparing, recalibrating and its verification, and the search
-for the fewest layers. Shown are the median of the rounds and, in brackets, the least and the most, and by how much the
-peak of traced memory grows from a quarter of the samples to all of them, in an untimed run.
+One process. In each round every plain pass and then ``normswap.diagnose`` go over the same samples, with targets. The
+ratio includes everything: starting sessions, gathering, comparing, recalibrating and its verification, and the search
+for the fewest layers. The output is the median of the rounds with the least and the most in brackets, and the growth
+of the peak of traced memory from a quarter of the samples to all of them, in an untimed run.
 
     python benchmarks/diagnose.py [MODEL.onnx ...] [--samples 1000] [--rounds 3] [--threads 2]
 """
@@ -127,9 +127,9 @@ def of_module(module: torch.nn.Module, extent: int, samples: int, rounds: int) -
 
 @click.command(help=__doc__.partition("\n")[0])
 @click.argument("models", type=click.Path(path_type=Path), nargs=-1)
-@click.option("--samples", default=1000, show_default=True, help="Of a pass.")
+@click.option("--samples", default=1000, show_default=True, help="Samples per pass.")
 @click.option("--rounds", default=3, show_default=True, help="That count.")
-@click.option("--threads", default=2, show_default=True, help="Of torch; ONNX Runtime takes all cores.")
+@click.option("--threads", default=2, show_default=True, help="Threads of torch; ONNX Runtime takes all cores.")
 def main(models: tuple[Path, ...], samples: int, rounds: int, threads: int) -> None:
     """Measure the fixture in both runtimes, and the models given."""
     torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
 """Time every form of every target in each runtime, as ratios to eval-mode BatchNormalization there.
 
-A model is one layer; forms take turns, A B C A B C ..., two threads, and each ratio is the median of the pairs. The
-figures are those of normswap/runtimes/table.py. Each runtime is timed in a process of its own.
+A model is one layer. Forms take turns, A B C A B C ..., on two threads, and each ratio is the median of the pairs. The
+results are the figures of normswap/runtimes/table.py. Each runtime is timed in a process of its own.
 
     python benchmarks/forms.py [--rounds 15] [--runtime onnxruntime ...] [--dtype float32 float16]
 """
@@ -112,7 +112,7 @@ CALLS = {"onnxruntime": onnxruntime_call, "openvino": openvino_call, "opencv": o
 
 
 def seconds(call: Callable[[], Any], least: float = 0.01) -> float:
-    """Time one call, over as many as take ``least`` seconds."""
+    """Time one call, averaged over ``least`` seconds."""
     start, count = time.perf_counter(), 0
     while count == 0 or time.perf_counter() - start < least:
         call()

@@ -1,7 +1,7 @@
-"""What gathering statistics costs, as ratios to plain inference on the same inputs.
+"""Measure the cost of gathering statistics, as ratios to plain inference on the same inputs.
 
-One process; in each round plain inference and gathering run in turn, and the ratio is of that pair. Shown are the
-median of the rounds and, in brackets, the least and the most: against plain inference in the mode gathered in, and
+One process. In each round plain inference and gathering run in turn, and the ratio is that of the pair. The output is
+the median of the rounds with the least and the most in brackets, against plain inference in the mode of gathering, and
 against plain inference of the model as it is, whose BatchNorms ONNX Runtime folds into convolutions. Gathering is all
 of ``Gathering.add``: checking the batch, running the graph, merging the moments.
 
@@ -38,7 +38,7 @@ Timed = Callable[[], Any]
 
 
 def ratios(plain: Sequence[Timed], gathering: Timed, pairs: int) -> list[list[float]]:
-    """Return the ratios of one to each of the others, a round each."""
+    """Return the ratios of one to each of the others, one per round."""
 
     def seconds(call: Timed, calls: int) -> float:
         start = time.perf_counter()
@@ -103,9 +103,9 @@ def of_module(module: torch.nn.Module, shape: tuple[int, ...], mode: str, pairs:
 @click.command(help=__doc__.partition("\n")[0])
 @click.argument("models", type=click.Path(path_type=Path), nargs=-1)
 @click.option("--pairs", default=15, show_default=True, help="Rounds that count.")
-@click.option("--threads", default=2, show_default=True, help="Of torch; ONNX Runtime takes all cores.")
+@click.option("--threads", default=2, show_default=True, help="Threads of torch; ONNX Runtime takes all cores.")
 def main(models: tuple[Path, ...], pairs: int, threads: int) -> None:
-    """Measure the fixture, a ResNet-50 where there is one, and the models given."""
+    """Measure the fixture, a ResNet-50 if there is one, and the models given."""
     torch.set_num_threads(threads)
     corpus = Path(os.environ.get("NORMSWAP_CORPUS", "nowhere")) / "onnx_light_resnet50.onnx"
     files = [FIXTURE, *([corpus] if corpus.exists() else []), *models]

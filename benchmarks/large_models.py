@@ -1,8 +1,8 @@
-"""Convert 1.36 GB of weights, kept in external data and in one file, beside what copying them costs.
+"""Compare converting 1.36 GB of weights, in external data and in one file, with copying them.
 
 Each row is a pair of whole processes run in turn, A B A B ..., with the ratio of each pair; peak memory is the
-operating system's maximum resident set of the finished process. The model
-is 36 times Conv(1024, 1024, 3 x 3) and BatchNorm, random weights.
+operating system's maximum resident set of the finished process. The model is 36 times Conv(1024, 1024, 3 x 3) and
+BatchNorm, with random weights.
 
     python benchmarks/large_models.py [--pairs 5] [--convs 36] [--folder DIR]
 
@@ -76,7 +76,7 @@ def build(folder: Path, convs: int) -> tuple[Path, Path]:
 
 
 def run(command: Sequence[str]) -> Cost:
-    """Run a command to its end and return what it took; what was written before is on disk first."""
+    """Run a command to its end and return its time and memory; everything written before is on disk first."""
     os.sync()
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

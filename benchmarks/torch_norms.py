@@ -1,8 +1,8 @@
-"""The kernels of converted nn.Modules beside torch's own, as ratios to eval-mode batch_norm on the same input.
+"""Compare the kernels of converted nn.Modules with those of torch, as ratios to eval-mode batch_norm on the same input.
 
-One process; in each round every kernel runs in turn, eval-mode batch_norm before each of them, and the ratio is of
-that pair. Shown are the median of the rounds and, in brackets, the least and the most. "native" is what torch has for
-the same meaning: F.instance_norm, and train-mode F.batch_norm.
+One process. In each round every kernel runs in turn, with eval-mode batch_norm before each of them, and the ratio is
+that of the pair. The output is the median of the rounds with the least and the most in brackets. "native" is torch's
+function of the same meaning: F.instance_norm, and train-mode F.batch_norm.
 
     python benchmarks/torch_norms.py [--pairs 15] [--threads 2] [--dtype float32]
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from normswap.norms import NORMS
 
 SHAPES = [(1, 64, 128, 128), (8, 64, 64, 64), (8, 256, 16, 16), (16, 1280, 7, 7), (8, 512, 2, 2), (1, 512, 2, 2)]
-IN_README = SHAPES[:3]
+DOCUMENTED = SHAPES[:3]
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 EPS = 1e-5
 
@@ -42,7 +42,7 @@ TARGETS: dict[str, tuple[Norm, Norm]] = {  # target -> (normswap's, torch's)
 
 @dataclass(frozen=True)
 class Ratio:
-    """Times of one kernel over those of eval-mode batch_norm, a pair a round."""
+    """Times of one kernel over those of eval-mode batch_norm, one pair per round."""
 
     pairs: list[float]
 
@@ -51,7 +51,7 @@ class Ratio:
 
     @property
     def short(self) -> str:
-        """The median, as README has it."""
+        """The median, as docs/explanation/performance.md has it."""
         return f"{statistics.median(self.pairs):.1f}"
 
 
@@ -81,7 +81,7 @@ class Setting:
 
 
 def check(setting: Setting) -> None:
-    """Stop where an output is not that of torch's own kernel, or no longer in the memory format of x."""
+    """Stop if an output differs from that of torch's own kernel, or lost the memory format of x."""
     x, weight, bias = setting.tensors()
     exact = torch.finfo(setting.dtype).eps < 1e-5
     for target, (ours, native) in TARGETS.items():
@@ -137,10 +137,10 @@ def use_up_to(mebibytes: int) -> None:
 
 @click.command(help=__doc__.partition("\n")[0])
 @click.option("--pairs", default=15, show_default=True, help="Rounds that count.")
-@click.option("--threads", default=2, show_default=True, help="Of torch.")
+@click.option("--threads", default=2, show_default=True, help="Threads of torch.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
 def main(pairs: int, threads: int, dtype: str) -> None:
-    """Check and measure every setting, then print what README shows."""
+    """Check and measure every setting, then print what docs/explanation/performance.md shows."""
     torch.set_num_threads(threads)
     use_up_to(31)  # larger blocks are always given back
     print(f"torch {torch.__version__}, {threads} threads, {dtype}, {pairs} pairs")
@@ -158,9 +158,9 @@ def main(pairs: int, threads: int, dtype: str) -> None:
                 for (target, whose), ratio in ratios.items():
                     picked = KERNELS[target].pick(setting.tensors()[0], gradients=backward)
                     print(f"    {target:<10} {whose:<8} {ratio}  {picked if whose == 'normswap' else ''}")
-                    if shape in IN_README:
+                    if shape in DOCUMENTED:
                         medians.setdefault((target, whose, layout, backward), []).append(ratio.short)
-    shapes = ", ".join("x".join(map(str, shape)) for shape in IN_README)
+    shapes = ", ".join("x".join(map(str, shape)) for shape in DOCUMENTED)
     print(f"\n| {shapes} | contiguous | channels_last | contiguous, with backward | channels_last, with backward |")
     print("|---|---|---|---|---|")
     for target, native in (("instance", "F.instance_norm"), ("batch-stat", "train-mode F.batch_norm")):

@@ -6,12 +6,12 @@ NormswapError
 ├── SelectionError          an unknown target, or a glob that matches no layer
 ├── NothingToConvertError   no BatchNorm is left to convert
 ├── RefusedLayersError      layers that the target cannot take, each with its reason
-├── UnsupportedModelError   the model as a whole cannot be handled (its opset cannot be raised, say)
-├── ReportError             a report that cannot be made as asked: its format, its name, a package that it takes
-├── SettingsError           no settings file, or one that does not say what it has to
+├── UnsupportedModelError   the model as a whole cannot be handled (for example, its opset cannot be raised)
+├── ReportError             a report cannot be made: its format, its name, or a package that it needs
+├── SettingsError           no settings file, or a key or value in it is wrong
 ├── DataError               data are missing, damaged, or not what the model takes
-├── CannotRunError          no inputs, or no runtime, with which the model runs
-└── TimeLimitError          the model did not come to an end in the time that it has
+├── CannotRunError          the model does not run: no usable inputs, or no runtime that takes it
+└── TimeLimitError          a run of the model took longer than it may
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class NormswapError(Exception):
-    """Base of all that normswap raises on purpose."""
+    """Base of everything that normswap raises on purpose."""
 
 
 class ModelReadError(NormswapError):
@@ -82,15 +82,15 @@ class UnsupportedModelError(NormswapError):
 
 
 class ReportError(NormswapError):
-    """A report cannot be made as asked: an unknown format, a package that it takes, a name given twice."""
+    """A report cannot be made: an unknown format, a package that it needs, a name that is given twice."""
 
 
 class SettingsError(NormswapError):
-    """No settings file was found, or one of its keys or values is not what it has to be."""
+    """No settings file was found, or one of its keys or values is wrong."""
 
 
 class DataError(NormswapError):
-    """Data to run a model on are missing, damaged, or not what it takes."""
+    """Data to run a model on are missing, damaged, or not what the model takes."""
 
 
 class CannotRunError(NormswapError):
@@ -98,18 +98,18 @@ class CannotRunError(NormswapError):
 
 
 class TimeLimitError(NormswapError):
-    """A run of the model was ended, since it took longer than NORMSWAP_TIME_LIMIT says."""
+    """A run of the model was ended because it took longer than NORMSWAP_TIME_LIMIT."""
 
 
 def sentence_of(error: Exception) -> str:
-    """Say in one sentence what an error is, whoever raised it.
+    """Describe an error in one sentence, whoever raised it.
 
     Raises:
         Exception: The error itself, if it is a bug and its traceback was asked for by NORMSWAP_TRACEBACK.
     """
     if isinstance(error, NormswapError):
         return str(error)
-    if isinstance(error, MemoryError | OSError):  # a full disk or memory is no bug of ours
+    if isinstance(error, MemoryError | OSError):  # a full disk or memory is not a bug of normswap
         return f"{type(error).__name__}: {error}"
     if os.environ.get("NORMSWAP_TRACEBACK"):
         raise error
@@ -120,6 +120,6 @@ def sentence_of(error: Exception) -> str:
 
 
 def first_line(error: BaseException, otherwise: str = "no message") -> str:
-    """Return the first line of what an error of somebody else's says, shortened, for a sentence of ours."""
+    """Return the first line of a foreign error's message, shortened, to be part of a sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else otherwise)[:400]

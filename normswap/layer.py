@@ -28,22 +28,22 @@ class NormLayer:
 
             - ``eval``: normalizes with stored running statistics.
             - ``train``: normalizes with the statistics of the batch (ONNX ``training_mode=1``).
-            - ``batch-stat``: as ``train``, the statistics computed by other operators of the graph.
+            - ``batch-stat``: as ``train``, with statistics that other operators of the graph compute.
             - ``instance``: InstanceNorm written as a reshape around a train-mode BatchNorm.
             - ``weight``: normalizes a parameter (weight standardisation), not activations.
             - ``unknown``: could not be established; ``blocked`` says why.
-        num_features: Number of channels C, None where it is known at run time only.
+        num_features: Number of channels C, None if it is known only at run time.
         eps: Added to the variance, in units of x squared.
-        weight: gamma (ONNX ``scale``), shape (C,), None where the caller gives it at run time.
-        bias: beta (ONNX ``B``), shape (C,), None where the caller gives it at run time.
-        running_mean: Stored mean (ONNX ``input_mean``), shape (C,), None where none is stored.
-        running_var: Stored variance (ONNX ``input_var``), shape (C,), None where none is stored.
+        weight: gamma (ONNX ``scale``), shape (C,), None if it is given at run time.
+        bias: beta (ONNX ``B``), shape (C,), None if it is given at run time.
+        running_mean: Stored mean (ONNX ``input_mean``), shape (C,), None if none is stored.
+        running_var: Stored variance (ONNX ``input_var``), shape (C,), None if none is stored.
         dtype: Element type of the layer's input, as NumPy (or ml_dtypes) spells it.
         shape: The layer's input as (N, C, \\*spatial); a string or None is a dimension known at run time,
-            None for the whole is an unknown rank.
+            None for the whole means that the rank is unknown.
         body: Names the code that this layer shares with others (a local function called more than once);
-            such layers are rewritten together or not at all. Empty where the code is its own.
-        blocked: Why no target can replace this layer; empty where one can.
+            such layers are rewritten together or not at all. Empty if the code is its own.
+        blocked: Why no target can replace this layer; empty if one can.
     """
 
     name: str
@@ -61,7 +61,7 @@ class NormLayer:
 
     @property
     def rank(self) -> int | None:
-        """Number of dimensions of the layer's input, None where unknown."""
+        """Number of dimensions of the layer's input, None if unknown."""
         return None if self.shape is None else len(self.shape)
 
     def per_channel(self, values: Array | float, rank: int) -> Floats:

@@ -26,8 +26,8 @@ class Seen:
     """What was gathered for a recalibration.
 
     Attributes:
-        moments: Of the layers that ran, by name.
-        passes: How often the data were gone through.
+        moments: Moments of the layers that ran, by name.
+        passes: Number of passes over the data.
         notes: What a reader must know.
     """
 
@@ -43,13 +43,13 @@ def gathered(
     share: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Seen:
-    """Gather in one pass, the chosen layers normalizing with the statistics of each batch.
+    """Gather in one pass, while the chosen layers normalize with the statistics of each batch.
 
     Args:
         chosen: The model and its layers.
         batches: See ``recalibrate``.
-        share: (i, n): take each n-th batch from the i-th on, and keep what was seen apart; None shares them between
-            the processes of torch.distributed, where it has been started, and brings together what all have seen.
+        share: (i, n) takes every n-th batch from the i-th on, and returns the moments of these alone; None shares
+            the batches among the processes of torch.distributed, if it was started, and merges their moments.
         progress: See ``recalibrate``.
     """
     gathering = Gathering(chosen.model, _MODE, layers=chosen.names, switch=chosen.names)
@@ -73,7 +73,7 @@ def gathered_sequentially(chosen: Selection, batches: Iterable[Any], options: Re
     waiting = chosen.names
     model, passes = chosen.model, 0
     while waiting:
-        # The first pass looks at all of them, which tells the order in which they run.
+        # The first pass looks at all of them, to learn the order in which they run.
         gathering = Gathering(model, "eval", layers=waiting[: 1 if passes else None], switch=chosen.names)
         stage = f"gathering statistics of layer {passes + 1} of {passes + len(waiting)}"
 

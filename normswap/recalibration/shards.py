@@ -23,7 +23,7 @@ from normswap.words import counted
 __all__ = ["Shard", "merge_shards", "parse_shard", "read_shard", "write_shard"]
 
 _VERSION = 1
-_HEAD = "normswap"  # names the array that says what the others are
+_HEAD = "normswap"  # name of the array that describes the others
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     """Read ``i/n``.
 
     Raises:
-        SelectionError: If it is none, or i is not one of 1 to n.
+        SelectionError: If it does not have that form, or i is not one of 1 to n.
     """
     index, sign, count = text.partition("/")
     if not sign or not index.isdecimal() or not count.isdecimal() or not 1 <= int(index) <= int(count):
@@ -87,7 +87,7 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
     """Read what ``write_shard`` wrote.
 
     Raises:
-        ModelReadError: If the file is none of those, damaged, or of another version.
+        ModelReadError: If the file is not a shard, is damaged, or is of another version.
     """
     arrays = read_arrays(path)
     if _HEAD not in arrays:
@@ -108,7 +108,7 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
 
 
 def merge_shards(chosen: Selection, model: str, paths: Sequence[str | os.PathLike[str]]) -> Seen:
-    """Bring together what all shards of one model gathered, in their order.
+    """Merge what all shards of one model gathered, in their order.
 
     Args:
         chosen: The model and its layers.
@@ -116,9 +116,9 @@ def merge_shards(chosen: Selection, model: str, paths: Sequence[str | os.PathLik
         paths: One file for each shard.
 
     Raises:
-        ModelReadError: If a file is no shard.
-        SelectionError: If one is of another model, other layers or another number of shards, or one is there twice or
-            missing.
+        ModelReadError: If a file is not a shard.
+        SelectionError: If a shard belongs to another model, other layers or another number of shards, occurs twice, or
+            is missing.
     """
     shards: dict[int, Shard] = {}
     named: dict[int, str | os.PathLike[str]] = {}

@@ -1,4 +1,4 @@
-"""What is stored: the mean and variance that a framework defines, of what was gathered."""
+"""The mean and variance to store, as a framework defines them, from what was gathered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def statistics_of(
     Args:
         chosen: The layers, with what they store.
         moments: What was gathered, by name; layers that have none are left out.
-        momentum: Share of the new statistics; None for nothing but those.
+        momentum: Share of the new statistics; None for the new ones alone.
 
     Returns:
         Mean and variance, shape (C,) each, in float64.
@@ -42,13 +42,13 @@ def statistics_of(
         for word, value, stored in zip(("mean", "variance"), new, (layer.running_mean, layer.running_var), strict=True):
             if momentum is not None:
                 value = (1 - momentum) * stored.astype(np.float64) + momentum * value
-            _raise_for_what_is_no_number(layer, word, value, stored, found)
+            _raise_for_not_finite(layer, word, value, stored, found)
             values.append(value)
         made[layer.name] = (values[0], values[1])
     return made
 
 
-def _raise_for_what_is_no_number(layer: NormLayer, word: str, value: Floats, stored: Array, found: Moments) -> None:
+def _raise_for_not_finite(layer: NormLayer, word: str, value: Floats, stored: Array, found: Moments) -> None:
     with np.errstate(over="ignore"):
         wrong = int(np.sum(~np.isfinite(value.astype(stored.dtype).astype(np.float64))))
     if not wrong:
