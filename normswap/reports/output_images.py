@@ -11,7 +11,7 @@ import numpy as np
 from normswap.layer import Array, Floats
 from normswap.reports.blocks import Block, Fold, Gallery, Image, Paragraph, Swatch, Text
 from normswap.reports.pixels import Scale, difference_of, difference_pixels, image_pixels, scale_of
-from normswap.words import short_number
+from normswap.words import counted, short_number
 
 if TYPE_CHECKING:
     from normswap.report import Picture, Report
@@ -52,9 +52,10 @@ def _output(pictures: Sequence[Picture], meaning: str) -> list[Block]:
     scale = scale_of(pictures[0].expected)
     first, *others = sorted(map(_Run.of, pictures), key=lambda run: (not run.undefined, -run.most))
     low, high = map(short_number, scale)
+    samples = len(pictures[0].expected)
     intro = (
         f"The original is run with its BatchNorms as {meaning}. Black is {low} and white {high}; values outside this "
-        f"range are cut off. The first {len(pictures[0].expected)} samples."
+        f"range are cut off. {counted(samples, 'sample')} shown."
     )
     blocks: list[Block] = [_gallery(first, scale, original=True, heading="Images of output", intro=intro)]
     for run in others:
