@@ -307,15 +307,15 @@ def test_an_interrupt_while_the_fewest_layers_are_looked_for_costs_those_alone()
 
 
 def test_progress_is_in_samples() -> None:
-    told = []
-    of(*LOWLIGHT, progress=lambda *said: told.append(said))
-    assert told[:4] == [
+    stages = []
+    of(*LOWLIGHT, progress=lambda *stage: stages.append(stage))
+    assert stages[:4] == [
         ("running it in 3 ways", 8, 16),
         ("running it in 3 ways", 16, 16),
         ("running it recalibrated", 8, 16),
         ("running it recalibrated", 16, 16),
     ]
-    assert {stage for stage, _, _ in told[4:]} == {"finding the fewest layers"}
+    assert {stage for stage, _, _ in stages[4:]} == {"finding the fewest layers"}
 
 
 def test_a_model_that_takes_one_sample_at_a_time() -> None:
@@ -497,10 +497,10 @@ def test_the_command_says_it_first(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert any(line.startswith("  --only '/stem/stem.1/") for line in lines)
     assert main([*command, "--json", "--error", "psnr"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["advice"] == "convert to instance"
-    assert [mode["name"] for mode in told["modes"]] == ["eval", "recalibrated", "instance", "batch-stat, N = 8"]
-    assert len(told["layers"]) == 9
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["advice"] == "convert to instance"
+    assert [mode["name"] for mode in printed["modes"]] == ["eval", "recalibrated", "instance", "batch-stat, N = 8"]
+    assert len(printed["layers"]) == 9
 
 
 def as_images(data: Path, count: int) -> tuple[dict[str, Array], list[str]]:
@@ -518,10 +518,10 @@ def as_images(data: Path, count: int) -> tuple[dict[str, Array], list[str]]:
 def test_folders_of_images(capsys: pytest.CaptureFixture[str]) -> None:
     images, given = as_images(LOWLIGHT[1], 16)
     assert main(["diagnose", str(LOWLIGHT[0]), *given, "--targets", "target", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     expected = diagnose(LOWLIGHT[0], images).to_dict()
-    assert told["advice"] == expected["advice"] == "convert to instance"
-    for found, wanted in zip(told["modes"], expected["modes"], strict=True):
+    assert printed["advice"] == expected["advice"] == "convert to instance"
+    for found, wanted in zip(printed["modes"], expected["modes"], strict=True):
         assert found["error"] == pytest.approx(wanted["error"], rel=1e-5)
     assert main(["recalibrate", str(LOWLIGHT[0]), *given, "-o", "images.onnx"]) == 0
     normswap.recalibrate(LOWLIGHT[0], [images["dark"][:8], images["dark"][8:]], output="arrays.onnx")

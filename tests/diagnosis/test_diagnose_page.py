@@ -74,10 +74,10 @@ def test_a_browser_shows_the_page_and_asks_for_nothing_else(name: str, browser: 
         assert image.get_property("naturalWidth") != 0, "it is shown"
     for table, rows in (("modes", len(found.modes)), ("layers", len(found.layers)), ("strip", 4)):
         assert len(browser.find_elements(By.CSS_SELECTOR, f".{table} tbody tr")) == rows
-    said = browser.find_element(By.TAG_NAME, "body").text
-    assert found.verdict.why in said
-    assert all(sentence in said for sentence in found.verdict.thin)
-    assert f"{found.modes[0].distance:.1%}" in said
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert found.verdict.why in text
+    assert all(sentence in text for sentence in found.verdict.thin)
+    assert f"{found.modes[0].distance:.1%}" in text
 
 
 def test_names_cannot_become_markup() -> None:

@@ -38,14 +38,14 @@ def in_json(text: str) -> str:
 
 def in_junit(text: str) -> str:
     """What a third-party reader of JUnit XML finds."""
-    said = []
+    found = []
     for suite in junitparser.JUnitXml.fromstring(text.encode()):
-        said += [suite.name, *(f"{entry.name}: {entry.value}" for entry in suite.properties())]
+        found += [suite.name, *(f"{entry.name}: {entry.value}" for entry in suite.properties())]
         for case in suite:
-            said += [f"{case.classname} {case.name}", *(f"{entry.message}\n{entry.text}" for entry in case.result)]
-            said.append(case.system_out or "")
-        said += [said_of_all.text for said_of_all in suite.iterchildren(junitparser.SystemOut)]
-    return "\n".join(said)
+            found += [f"{case.classname} {case.name}", *(f"{entry.message}\n{entry.text}" for entry in case.result)]
+            found.append(case.system_out or "")
+        found += [out.text for out in suite.iterchildren(junitparser.SystemOut)]
+    return "\n".join(found)
 
 
 def in_markdown(text: str) -> str:
@@ -104,8 +104,8 @@ def test_a_reader_of_a_whole_report_sees_every_comparison(form: str, outcomes: t
         for check in report.checks:
             assert begun(check.name) in seen or check.witness == "structure"  # whose sentence says all
             assert begun(check.detail) in seen
-        for said in (*report.notes, *report.left, *report.left.values(), *report.planned, report.inputs):
-            assert begun(said) in seen
+        for words in (*report.notes, *report.left, *report.left.values(), *report.planned, report.inputs):
+            assert begun(words) in seen
         for choice in report.forms.values():
             assert begun(choice.form) in seen
             assert begun(choice.why) in seen
@@ -131,8 +131,8 @@ def test_the_same_outcomes_give_the_same_bytes_but_for_the_time_stamp(form: str,
 @pytest.mark.parametrize("form", ["text", "github"])
 def test_no_name_begins_a_line(form: str, name: str) -> None:
     lines = rendered(form, OUTCOMES[f"hostile: {name}"]).splitlines()
-    told = "structure |probes  |end to end |inputs |  (FAILED|written as|left as|note:) "
-    known = told + r"|FAIL: NOT|::(group|endgroup|error)"
+    ours = "structure |probes  |end to end |inputs |  (FAILED|written as|left as|note:) "
+    known = ours + r"|FAIL: NOT|::(group|endgroup|error)"
     assert [line for line in lines if not re.match(known, line)] == []
 
 

@@ -102,8 +102,8 @@ def test_a_bar_passes_the_mark_if_and_only_if_the_error_is_beyond_what_is_allowe
 
 def test_it_says_what_it_is_about() -> None:
     text = page(OUTCOMES["pass"]).text
-    for said in ("rewrites the BatchNorm layers", "Outside the converted layers nothing may change", "float64"):
-        assert said in text
+    for phrase in ("rewrites the BatchNorm layers", "Outside the converted layers nothing may change", "float64"):
+        assert phrase in text
     assert "normswap 0." in text
     assert "2026-01-02 03:04:05 UTC" in text
 

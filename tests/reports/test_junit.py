@@ -30,13 +30,13 @@ def kinds(suite: junitparser.TestSuite) -> dict[str, str]:
 def test_the_counts_are_those_of_the_cases(outcomes: tuple[Outcome, ...]) -> None:
     text = rendered("junit", outcomes)
     whole = junitparser.JUnitXml.fromstring(text.encode())
-    said = (whole.tests, whole.failures, whole.errors, whole.skipped)
+    seen = (whole.tests, whole.failures, whole.errors, whole.skipped)
     for suite in whole:
         own = (suite.tests, suite.failures, suite.errors, suite.skipped)
         suite.update_statistics()
         assert (suite.tests, suite.failures, suite.errors, suite.skipped) == own
     whole.update_statistics()
-    assert (whole.tests, whole.failures, whole.errors, whole.skipped) == said
+    assert (whole.tests, whole.failures, whole.errors, whole.skipped) == seen
 
 
 @pytest.mark.parametrize("outcomes", OUTCOMES.values(), ids=OUTCOMES)

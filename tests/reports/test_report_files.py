@@ -134,8 +134,8 @@ def test_a_report_that_cannot_be_is_refused_before_any_work(
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no folder here that even root cannot write to")
 def test_a_folder_that_takes_no_files_is_refused_before_any_work(refused: Refused) -> None:
-    said = refused(*VERIFY, "--report", "/proc/self/r.html")
-    assert said.startswith("normswap: /proc/self/r.html: cannot be written: ")
+    line = refused(*VERIFY, "--report", "/proc/self/r.html")
+    assert line.startswith("normswap: /proc/self/r.html: cannot be written: ")
 
 
 def test_no_report_replaces_a_model(refused: Refused) -> None:
@@ -149,8 +149,8 @@ def test_no_report_replaces_a_model(refused: Refused) -> None:
 
 
 def test_an_unknown_format_names_the_known(refused: Refused) -> None:
-    said = refused(*VERIFY, "--format", "yaml")
-    assert all(name in said for name in FORMATS)
+    line = refused(*VERIFY, "--format", "yaml")
+    assert all(name in line for name in FORMATS)
 
 
 def test_a_build_time_that_is_none_is_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def reports(folder: Path, command: str, *, hash_seed: int, epoch: int = 0) -> Ma
     place.mkdir(exist_ok=True)
     files = {name: place / f"report{form.suffix}" for name, form in FORMATS.items() if form.suffix}
     written = [word for file in files.values() for word in ("--report", str(file))]
-    said: dict[str, bytes] = {}
+    printed: dict[str, bytes] = {}
     for name in (name for name, form in FORMATS.items() if not form.suffix):
         done = subprocess.run(
             [sys.executable, "-m", "normswap", *command.split(), "--format", name, *written],
@@ -76,8 +76,8 @@ def reports(folder: Path, command: str, *, hash_seed: int, epoch: int = 0) -> Ma
             env={**os.environ, "PYTHONHASHSEED": str(hash_seed), "SOURCE_DATE_EPOCH": str(epoch)},
         )
         assert b"Traceback" not in done.stderr, done.stderr
-        said |= {name: done.stdout, f"{name}: trouble": done.stderr, f"{name}: exit code": b"%d" % done.returncode}
-    return said | {name: file.read_bytes() for name, file in files.items()}
+        printed |= {name: done.stdout, f"{name}: trouble": done.stderr, f"{name}: exit code": b"%d" % done.returncode}
+    return printed | {name: file.read_bytes() for name, file in files.items()}
 
 
 @pytest.mark.parametrize(
