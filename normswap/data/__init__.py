@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from normswap.data.batches import Batch, paired, regrouped
-from normswap.data.declared import INPUT, TARGET, Declared, Named, Role, Scale, Tally, dictated_batch
+from normswap.data.declared import INPUT, TARGET, Declared, Named, Scale, Side, Tally, dictated_batch
 from normswap.data.files import Files, check_paired, open_files
 from normswap.data.images import SCALES, parse_size
 from normswap.data.loaders import Loader, is_loader
@@ -29,7 +29,7 @@ class Data:
 
     Attributes:
         source: Where the inputs are from, for the report.
-        targets: Where targets are from that were given beside the inputs, empty where none were.
+        targets: Where targets are from that were given separately, empty where none were.
         batch_size: Samples in each batch, None for batches as the caller's loader makes them.
         samples: How many there are; None where that is not known before the first pass has ended.
         once: Whether they can be read only once; a second pass raises DataError.
@@ -42,7 +42,7 @@ class Data:
 
         Args:
             inputs: Of inputs, and perhaps of targets with them.
-            targets: Of targets beside them.
+            targets: Of targets given separately.
             batch_size: Samples in each batch, None for those that a loader makes.
             dictated: The only batch size that the model takes, None where it takes any.
 
@@ -56,8 +56,8 @@ class Data:
                 f"--batch-size {batch_size}: expected {dictated}, the only number of samples that the model takes; "
                 "export it with a dynamic batch axis for others"
             )
-        self.source = inputs.said
-        self.targets = "" if targets is None else targets.said
+        self.source = inputs.source
+        self.targets = "" if targets is None else targets.source
         self.batch_size = batch_size
         self.samples = inputs.samples
         self.once = inputs.once or (targets is not None and targets.once)
@@ -155,8 +155,8 @@ def batches_of(
         DataError: If files are missing, damaged, or do not fit the model, or an option would do nothing.
     """
     dictated = dictated_batch(inputs)
-    ours = Role(INPUT, tuple(inputs), (*(value.name for value in outputs), TARGET))
-    theirs = Role(TARGET, tuple(outputs), tuple(value.name for value in inputs))
+    ours = Side(INPUT, tuple(inputs), (*(value.name for value in outputs), TARGET))
+    theirs = Side(TARGET, tuple(outputs), tuple(value.name for value in inputs))
     sources = [_source(data, ours, theirs, scale, size)]
     if targets is not None:
         sources.append(_source(targets, theirs, None, scale, size))
@@ -178,8 +178,8 @@ def batches_of(
 
 
 def _source(
-    data: Any, role: Role, targets: Role | None, scale: Scale | None, size: tuple[int, int] | None
+    data: Any, side: Side, targets: Side | None, scale: Scale | None, size: tuple[int, int] | None
 ) -> Files | Loader:
     if isinstance(data, (str, os.PathLike)):
-        return open_files(data, role, scale, size)
-    return Loader(data, role, targets, scale)
+        return open_files(data, side, scale, size)
+    return Loader(data, side, targets, scale)

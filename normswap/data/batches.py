@@ -96,7 +96,8 @@ def paired(inputs: Iterable[Batch], targets: Iterable[Batch]) -> Iterator[Batch]
         other = next(others, None)
         if batch.targets:
             raise DataError(
-                f"{batch.where}: expected targets beside the inputs, found some with them too; leave one of them out"
+                f"{batch.where}: expected targets apart from the inputs, found some with them too; leave one "
+                "of them out"
             )
         found = 0 if other is None else len(other)
         if other is None or found != len(batch):

@@ -19,8 +19,8 @@ __all__ = [
     "TARGET",
     "Declared",
     "Named",
-    "Role",
     "Scale",
+    "Side",
     "Tally",
     "check_fits",
     "chosen",
@@ -67,18 +67,18 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Role:
-    """What data are read as.
+class Side:
+    """The side of a model that data are for: its inputs, or targets for its outputs.
 
     Attributes:
         word: INPUT or TARGET; also the name of data that have none, where nothing is declared.
         declared: What the model says of them; empty where it says nothing, so that data are passed on as they are.
-        beside: Names that belong to the other role, which the same file may hold.
+        others: Names of the other side, which the same file may hold.
     """
 
     word: str
     declared: tuple[Declared, ...] = ()
-    beside: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -86,7 +86,7 @@ class Role:
         return [value.name for value in self.declared]
 
     @property
-    def said(self) -> str:
+    def listed(self) -> str:
         """The same, for a sentence."""
         return ", ".join(self.names)
 
@@ -141,30 +141,30 @@ def dictated_batch(declared: Sequence[Declared]) -> int | None:
     return next(iter(sizes.values()), None)
 
 
-def chosen(found: Mapping[str, T], role: Role, where: str) -> dict[str, T]:
-    """Choose what a role needs from what is there: by name, or the only one there is.
+def chosen(found: Mapping[str, T], side: Side, where: str) -> dict[str, T]:
+    """Choose what a side needs from what is there: by name, or the only one there is.
 
     Args:
         found: Anything, by name; the name is empty for what has none.
-        role: What is needed.
+        side: What is needed.
         where: Where they are, for a sentence.
 
     Raises:
         DataError: If something is missing.
     """
-    own = {name: value for name, value in found.items() if name not in role.beside}
-    if not role.declared and own:
-        if len(own) > 1 and role.word == TARGET:
+    own = {name: value for name, value in found.items() if name not in side.others}
+    if not side.declared and own:
+        if len(own) > 1 and side.word == TARGET:
             raise DataError(f"{where}: expected one array of targets, found {', '.join(own)}; give a file with one")
-        return {name or role.word: value for name, value in own.items()}
-    names = role.names
+        return {name or side.word: value for name, value in own.items()}
+    names = side.names
     if names and all(name in found for name in names):
         return {name: found[name] for name in names}
     if len(names) == 1 and len(own) == 1:
         return {names[0]: next(iter(own.values()))}
-    verb = "takes" if role.word == INPUT else "gives"
+    verb = "takes" if side.word == INPUT else "gives"
     raise DataError(
-        f"{where}: expected arrays by {role.word} name{f': the model {verb} {role.said}' if names else ''}, found "
+        f"{where}: expected arrays by {side.word} name{f': the model {verb} {side.listed}' if names else ''}, found "
         f"{', '.join(name or 'one without a name' for name in found) or 'none'}; save them under these names"
     )
 

@@ -12,8 +12,8 @@ from normswap.data.arrays import Stored, members_of, read_stored
 from normswap.data.batches import Batch, check_counts
 from normswap.data.declared import (
     Named,
-    Role,
     Scale,
+    Side,
     Tally,
     check_fits,
     chosen,
@@ -23,7 +23,7 @@ from normswap.data.declared import (
     turns_into_float,
 )
 from normswap.data.images import SUFFIXES as IMAGE_SUFFIXES
-from normswap.data.images import Layout, layout_of, read_image
+from normswap.data.images import ImageLayout, layout_of, read_image
 from normswap.errors import DataError
 from normswap.words import counted
 
@@ -42,7 +42,7 @@ class ImageFile:
     """
 
     path: Path
-    layout: Layout
+    layout: ImageLayout
     samples: int = 1
     scaled: bool = True
 
@@ -57,7 +57,7 @@ class ArrayFile:
 
     Attributes:
         path: The file.
-        role: What it is read as.
+        side: What it is read as.
         stored: Its arrays, by the names that the model has for them.
         samples: How many it holds.
         single: Whether it is one sample, its arrays without an axis of samples.
@@ -66,7 +66,7 @@ class ArrayFile:
     """
 
     path: Path
-    role: Role
+    side: Side
     stored: Mapping[str, Stored]
     samples: int
     single: bool
@@ -83,7 +83,7 @@ class ArrayFile:
         for part in parts:
             found = dict(zip(self.stored, part, strict=True))
             yield Batch(
-                {name: fitted(array, self.role.of(name), where, tally, self.scale) for name, array in found.items()},
+                {name: fitted(array, self.side.of(name), where, tally, self.scale) for name, array in found.items()},
                 where=where,
             )
 
@@ -94,13 +94,13 @@ class Files:
 
     Attributes:
         path: What the user gave.
-        files: In the order of their names; a file by itself has no other beside it.
-        said: Where the data are from, for the report.
+        files: In the order of their names; a file by itself is the only one.
+        source: Where the data are from, for the report.
     """
 
     path: Path
     files: tuple[ArrayFile | ImageFile, ...]
-    said: str
+    source: str
     once: bool = False  # files can be read again
     given: int | None = None  # and have no batches of their own
 
@@ -125,7 +125,7 @@ class Files:
             yield from file.batches(size or 1, tally)
 
 
-def open_files(path: str | os.PathLike[str], role: Role, scale: Scale | None, size: tuple[int, int] | None) -> Files:
+def open_files(path: str | os.PathLike[str], side: Side, scale: Scale | None, size: tuple[int, int] | None) -> Files:
     """Find the files of data and hold the headers of arrays to what the model says; no sample is read yet.
 
     The files of a folder are read in the order of their names; hidden ones and subfolders are not. They are images,
@@ -134,7 +134,7 @@ def open_files(path: str | os.PathLike[str], role: Role, scale: Scale | None, si
 
     Args:
         path: A file, or a folder.
-        role: What they are read as.
+        side: What they are read as.
         scale: What 0 and 255 of images and of uint8 arrays become.
         size: Width and height that images are brought to.
 
@@ -143,12 +143,12 @@ def open_files(path: str | os.PathLike[str], role: Role, scale: Scale | None, si
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path, role, scale, size)
+        return _open_folder(path, side, scale, size)
     if not path.exists():
         raise DataError(f"{path}: expected {_KINDS}, found nothing of this name")
     if path.suffix.lower() not in arrays.SUFFIXES:
         raise DataError(f"{path}: expected {_KINDS}, found a file {path.suffix or 'without a suffix'}")
-    file = _array_file(path, role, scale, alone=True)
+    file = _array_file(path, side, scale, alone=True)
     shown = ", ".join(f"{name} {spelled_shape(stored.shape)}" for name, stored in file.stored.items())
     return Files(path, (file,), f"{path}: {shown}")
 
@@ -203,7 +203,7 @@ def _check_names(inputs: Files, targets: Files) -> None:
             )
 
 
-def _open_folder(path: Path, role: Role, scale: Scale | None, size: tuple[int, int] | None) -> Files:
+def _open_folder(path: Path, side: Side, scale: Scale | None, size: tuple[int, int] | None) -> Files:
     entries = sorted(
         (entry for entry in path.iterdir() if not entry.name.startswith(".")), key=lambda e: (e.stem, e.name)
     )
@@ -221,19 +221,19 @@ def _open_folder(path: Path, role: Role, scale: Scale | None, size: tuple[int, i
     ignored += [counted(len(folders), "subfolder")] * bool(folders)
     unread = f" ({' and '.join(ignored)} not read)" if ignored else ""
     if found["images"]:
-        if len(role.declared) > 1:
+        if len(side.declared) > 1:
             raise DataError(
-                f"{path}: expected arrays for {len(role.declared)} {role.word}s ({role.said}), found a folder of "
+                f"{path}: expected arrays for {len(side.declared)} {side.word}s ({side.listed}), found a folder of "
                 "images, which are one; give an .npz file"
             )
-        (declared,) = role.declared or (Named(role.word),)
+        (declared,) = side.declared or (Named(side.word),)
         layout = layout_of(declared, str(path), scale, size)
         images = tuple(ImageFile(entry, layout) for entry in found["images"])
         ends = "" if layout.scale is None else f", 0 and 255 as {layout.scale[0]:g} and {layout.scale[1]:g}"
         return Files(path, images, f"{path}: {counted(len(images), 'image')}{ends}{unread}")
     if not found["arrays"]:
         raise DataError(f"{path}: expected {_KINDS}, found a folder without any{unread}")
-    files = tuple(_array_file(entry, role, scale, alone=False) for entry in found["arrays"])
+    files = tuple(_array_file(entry, side, scale, alone=False) for entry in found["arrays"])
     samples = counted(sum(file.samples for file in files), "sample")
     return Files(
         path, files, f"{path}: {counted(len(files), 'file')}, {samples} of {', '.join(files[0].stored)}{unread}"
@@ -245,19 +245,19 @@ def _kind(path: Path) -> str:
     return "arrays" if suffix in arrays.SUFFIXES else "images" if suffix in IMAGE_SUFFIXES else "others"
 
 
-def _array_file(path: Path, role: Role, scale: Scale | None, *, alone: bool) -> ArrayFile:
+def _array_file(path: Path, side: Side, scale: Scale | None, *, alone: bool) -> ArrayFile:
     """Read the headers of a file and hold them to what the model says."""
-    members = chosen(members_of(path), role, str(path))
+    members = chosen(members_of(path), side, str(path))
     stored = {name: read_stored(path, *member) for name, member in members.items()}
-    single = not alone and all(is_sample(array.shape, role.of(name)) for name, array in stored.items())
+    single = not alone and all(is_sample(array.shape, side.of(name)) for name, array in stored.items())
     counts = {}
     for name, array in stored.items():
         shape = (1, *array.shape) if single else array.shape
-        check_fits(shape, array.dtype, role.of(name), str(path), scale)
+        check_fits(shape, array.dtype, side.of(name), str(path), scale)
         counts[name] = shape[0]
     check_counts(counts, str(path))
     samples = next(iter(counts.values()))
     if not samples:
         raise DataError(f"{path}: expected samples, found none: {next(iter(counts))} has shape {spelled_shape(shape)}")
-    scaled = any(turns_into_float(array.dtype, role.of(name)) for name, array in stored.items())
-    return ArrayFile(path, role, stored, samples, single, scaled, scale)
+    scaled = any(turns_into_float(array.dtype, side.of(name)) for name, array in stored.items())
+    return ArrayFile(path, side, stored, samples, single, scaled, scale)

@@ -23,7 +23,7 @@ from normswap.layer import Array, Dim
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SCALES", "SUFFIXES", "Layout", "layout_of", "parse_size", "read_image"]
+__all__ = ["SCALES", "SUFFIXES", "ImageLayout", "layout_of", "parse_size", "read_image"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SCALES: dict[str, Scale] = {"0,1": (0.0, 1.0), "-1,1": (-1.0, 1.0), "0,255": (0.0, 255.0)}
@@ -35,7 +35,7 @@ _ORIENTATION = 0x0112  # EXIF tag
 
 
 @dataclass(frozen=True)
-class Layout:
+class ImageLayout:
     """How a model takes images.
 
     Attributes:
@@ -79,7 +79,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def layout_of(declared: Declared, where: str, scale: Scale | None, size: tuple[int, int] | None) -> Layout:
+def layout_of(declared: Declared, where: str, scale: Scale | None, size: tuple[int, int] | None) -> ImageLayout:
     """Find out how a model takes images.
 
     Args:
@@ -113,7 +113,7 @@ def layout_of(declared: Declared, where: str, scale: Scale | None, size: tuple[i
         )
     height, width = dims[1:3] if axis == 3 else dims[2:]
     channels = dims[axis]
-    layout = Layout(declared, channels if isinstance(channels, int) else None, axis == 3, width, height, dtype)
+    layout = ImageLayout(declared, channels if isinstance(channels, int) else None, axis == 3, width, height, dtype)
     if size is not None and not layout.takes(size):
         raise DataError(
             f"--size {spelled_shape(size)}: expected the width and height that {name!r} has, "
@@ -122,7 +122,7 @@ def layout_of(declared: Declared, where: str, scale: Scale | None, size: tuple[i
     return replace(layout, scale=None if dtype == np.uint8 else scale, size=size)
 
 
-def read_image(path: Path, layout: Layout, tally: Tally) -> Array:
+def read_image(path: Path, layout: ImageLayout, tally: Tally) -> Array:
     """Read one image as a batch of one.
 
     Args:

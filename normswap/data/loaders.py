@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from normswap.data.batches import Batch
-from normswap.data.declared import TARGET, Role, Scale, Tally, chosen, fitted, is_sample
+from normswap.data.declared import TARGET, Scale, Side, Tally, chosen, fitted, is_sample
 from normswap.errors import DataError, first_line
 from normswap.layer import Array
 from normswap.words import counted
@@ -26,16 +26,16 @@ class Loader:
     output is. What has one axis less than the model takes is one sample.
 
     Attributes:
-        said: Where the data are from, for the report.
+        source: Where the data are from, for the report.
         samples: How many there are, None where that is not known.
         given: How many batches the caller has made of them, None where that is not known, or it is one whole.
         whole: Whether the caller gives arrays of all samples, which are no batches.
         once: Whether they can be read only once.
     """
 
-    said = "given by the caller"
+    source = "given by the caller"
 
-    def __init__(self, data: Any, inputs: Role, targets: Role | None, scale: Scale | None) -> None:
+    def __init__(self, data: Any, inputs: Side, targets: Side | None, scale: Scale | None) -> None:
         """Find out how to read the data; no sample is read yet.
 
         Args:
@@ -57,13 +57,13 @@ class Loader:
         self.given = None if self.whole else _length(data)
         if isinstance(data, tuple):
             raise DataError(
-                f"{self.said}: expected batches, found a tuple, which could be several or one with its target; give a "
-                "list, such as [(input, target)] or [first, second]"
+                f"{self.source}: expected batches, found a tuple, which could be several or one with its target; give "
+                "a list, such as [(input, target)] or [first, second]"
             )
         if not (self.whole or self.once or callable(data) or _is_iterable(data)):
             raise DataError(
-                f"{self.said}: expected arrays, or batches of them to iterate over, found {type(data).__name__}; give "
-                "a path, a list, a DataLoader, or a function that returns an iterator"
+                f"{self.source}: expected arrays, or batches of them to iterate over, found {type(data).__name__}; "
+                "give a path, a list, a DataLoader, or a function that returns an iterator"
             )
 
     def batches(self, size: int | None, tally: Tally) -> Iterator[Batch]:
@@ -74,7 +74,7 @@ class Loader:
         """
         if self.once and self._used:
             raise DataError(
-                f"{self.said}: expected data that can be read again, found an iterator, which was read once; give a "
+                f"{self.source}: expected data that can be read again, found an iterator, which was read once; give a "
                 "list, a DataLoader, or a function that returns a new iterator"
             )
         self._used = True
@@ -91,7 +91,7 @@ class Loader:
     def _same(self, before: int | None, now: int) -> int:
         if before not in (None, now):
             raise DataError(
-                f"{self.said}: expected the same samples in each pass, found others; turn off what shuffles or "
+                f"{self.source}: expected the same samples in each pass, found others; turn off what shuffles or "
                 "augments them, such as shuffle=True of a DataLoader"
             )
         return now
@@ -125,8 +125,8 @@ class Loader:
             self._fitted(inputs, self._inputs, where, tally), self._fitted(targets, self._targets, where, tally), where
         )
 
-    def _fitted(self, arrays: Mapping[str, Array], role: Role | None, where: str, tally: Tally) -> dict[str, Array]:
-        declared = role or self._inputs
+    def _fitted(self, arrays: Mapping[str, Array], side: Side | None, where: str, tally: Tally) -> dict[str, Array]:
+        declared = side or self._inputs
         return {name: fitted(array, declared.of(name), where, tally, self._scale) for name, array in arrays.items()}
 
     def _parts(self, item: Any, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -142,7 +142,7 @@ class Loader:
         expected = len(self._inputs.declared) or 1
         if len(item) != expected and (self._targets is None or len(item) != expected + 1):
             takes = (
-                f"{counted(expected, self._inputs.word)}{f' ({self._inputs.said})' if self._inputs.declared else ''}"
+                f"{counted(expected, self._inputs.word)}{f' ({self._inputs.listed})' if self._inputs.declared else ''}"
             )
             behind = "" if self._targets is None else ", with a target behind or without"
             raise DataError(

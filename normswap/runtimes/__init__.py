@@ -1,7 +1,8 @@
 """RUNTIMES: where else than in ONNX Runtime a converted file can be run, each run in a process of its own.
 
 A runtime that crashes takes that process with it and no more, and what it prints or loads stays there. A new runtime is
-one file here, with ``infer`` and ``SAID``, and one entry below; table.py says which forms it computes rightly.
+one file here, with ``infer`` and ``described``, one entry below, and its column of table.py: the forms that it computes
+correctly.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def infer(name: str, model: Path, feed: Mapping[str, Array], outputs: Sequence[s
 
     Args:
         name: A key of RUNTIMES.
-        model: The file, its external data beside it.
+        model: The file, its external data in the same folder.
         feed: Inputs by name.
         outputs: Names of the outputs wanted.
 
@@ -94,13 +95,13 @@ def infer(name: str, model: Path, feed: Mapping[str, Array], outputs: Sequence[s
                 raise CannotRunError(f"{name} did not come to an end within {_SECONDS} s") from error
         answer = folder / "answer.json"
         if not answer.exists():
-            said = _last_line((folder / "log").read_text(errors="replace"))
-            raise CannotRunError(f"{name} crashed (exit code {ended.returncode}){said and f': {said}'}")
-        told = json.loads(answer.read_text())
-        if told["trouble"]:
-            raise CannotRunError(f"{name} {told['trouble']}")
+            line = _last_line((folder / "log").read_text(errors="replace"))
+            raise CannotRunError(f"{name} crashed (exit code {ended.returncode}){line and f': {line}'}")
+        answered = json.loads(answer.read_text())
+        if answered["trouble"]:
+            raise CannotRunError(f"{name} {answered['trouble']}")
         found = {output: np.load(folder / f"out{i}.npy", allow_pickle=False) for i, output in enumerate(outputs)}
-        return found, told["said"]
+        return found, answered["described"]
 
 
 def _last_line(log: str) -> str:

@@ -18,10 +18,10 @@ def main(folder: Path) -> None:
     """Answer ``asked.json`` with ``answer.json`` and an array for each output."""
     asked = json.loads((folder / "asked.json").read_text())
     feed = {name: np.load(folder / f"in{i}.npy", allow_pickle=False) for i, name in enumerate(asked["inputs"])}
-    answer = {"trouble": "", "said": ""}
+    answer = {"trouble": "", "described": ""}
     try:
         runtime = importlib.import_module(f"normswap.runtimes.{asked['runtime']}")
-        answer["said"] = runtime.said()
+        answer["described"] = runtime.described()
         found = runtime.infer(asked["model"], feed, asked["outputs"], folder)
         for index, array in enumerate(found):
             np.save(folder / f"out{index}.npy", np.asarray(array), allow_pickle=False)

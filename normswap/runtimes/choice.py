@@ -1,4 +1,4 @@
-"""Choose a form for each layer: the one that a runtime computes rightly and fastest, by the table."""
+"""Choose a form for each layer: the one that a runtime computes correctly and fastest, by the table."""
 
 from __future__ import annotations
 
@@ -61,15 +61,17 @@ def chooser(norm: Norm, runtime: str, opset: int) -> Callable[[NormLayer], Choic
         if not known:
             return f"nothing is known of {norm.name} in {layer.dtype} for {runtime}"
         if not usable:
-            said = ", ".join(f"{name} ({_said(cell)})" for name, cell in known.items())
-            return f"no form of {norm.name} in {layer.dtype} is right in {runtime}: {said}"
+            words = ", ".join(f"{name} ({_described(cell)})" for name, cell in known.items())
+            return f"no form of {norm.name} in {layer.dtype} is right in {runtime}: {words}"
         least = min(cell.cost or 1.0 for cell in usable.values())
         name = next(name for name, cell in usable.items() if (cell.cost or 1.0) <= _NOT_SLOWER * least)
-        others = [f"{other} ({_said(cell)})" for other, cell in known.items() if other != name]
+        others = [f"{other} ({_described(cell)})" for other, cell in known.items() if other != name]
         instead = f", instead of {', '.join(others)}" if others else ""
         if support.measured:
-            return Choice(name, f"{_said(known[name])} in {runtime} {support.version}{instead}")
-        return Choice(name, f"{_said(known[name])} in {runtime}, by {support.source}; it was not run there{instead}")
+            return Choice(name, f"{_described(known[name])} in {runtime} {support.version}{instead}")
+        return Choice(
+            name, f"{_described(known[name])} in {runtime}, by {support.source}; it was not run there{instead}"
+        )
 
     return choose
 
@@ -84,12 +86,12 @@ _WORDS: dict[Verdict, str] = {
 }
 
 
-def _said(cell: Cell) -> str:
-    """Say in a few words what a cell says."""
+def _described(cell: Cell) -> str:
+    """Describe a cell in a few words."""
     one, four = cell.verdicts
-    said = _WORDS[one] if one == four else f"{_WORDS[one]} for a batch of one, {_WORDS[four]} for four"
+    words = _WORDS[one] if one == four else f"{_WORDS[one]} for a batch of one, {_WORDS[four]} for four"
     if cell.opset is not None:
-        said += f" up to opset {cell.opset}"
+        words += f" up to opset {cell.opset}"
     if cell.cost is not None:
-        said += f" at {cell.cost:.1f} times the time of eval-mode BatchNormalization"
-    return f"{said}: {cell.why}" if cell.why else said
+        words += f" at {cell.cost:.1f} times the time of eval-mode BatchNormalization"
+    return f"{words}: {cell.why}" if cell.why else words

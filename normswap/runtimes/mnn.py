@@ -14,10 +14,10 @@ from MNN import expr, nn
 
 from normswap.layer import Array
 
-__all__ = ["infer", "said"]
+__all__ = ["described", "infer"]
 
 
-def said() -> str:
+def described() -> str:
     """Name the version and the settings."""
     return f"mnn {MNN.version()} was run on the CPU with precision=high, from the file that its converter makes"
 

@@ -10,10 +10,10 @@ import cv2
 
 from normswap.layer import Array
 
-__all__ = ["infer", "said"]
+__all__ = ["described", "infer"]
 
 
-def said() -> str:
+def described() -> str:
     """Name the version and the settings."""
     return f"opencv {cv2.__version__} was run by cv2.dnn.readNetFromONNX with its default engine"
 

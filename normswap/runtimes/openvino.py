@@ -10,10 +10,10 @@ import openvino
 
 from normswap.layer import Array
 
-__all__ = ["infer", "said"]
+__all__ = ["described", "infer"]
 
 
-def said() -> str:
+def described() -> str:
     """Name the version and the settings."""
     version = openvino.__version__.split("-")[0]
     return (

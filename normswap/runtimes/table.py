@@ -1,4 +1,4 @@
-"""SUPPORT: which forms each runtime computes rightly and how fast, measured or from its documentation.
+"""SUPPORT: which forms each runtime computes correctly and how fast, measured or from its documentation.
 
 tests/test_matrix.py measures every cell again, so that a release of a runtime that changes one is noticed; times are
 those of benchmarks/forms.py.

@@ -50,7 +50,7 @@ class Gathering:
     """What was seen of a model's layers so far, in one mode; it takes batch after batch.
 
     Every layer that can be is switched to the mode, whatever it does today, and everything else keeps its own: with
-    ``eval`` a layer in train mode normalizes with its stored statistics, dropout beside it still drops.
+    ``eval`` a layer in train mode normalizes with its stored statistics, dropout next to it still drops.
 
     Args:
         model: Path of an .onnx file, an onnx.ModelProto, an nn.Module, or a backend's model; never changed.
@@ -238,7 +238,7 @@ def gather(
 ) -> Gathering:
     """Run a model on all batches in one mode; ``.moments`` of the result has what its layers were given.
 
-    Arguments and exceptions beside these are those of ``Gathering``, which is for several modes on the same batches,
+    Other arguments and exceptions are those of ``Gathering``, which is for several modes on the same batches,
     and for keeping what was seen before an interrupt.
 
     Args:

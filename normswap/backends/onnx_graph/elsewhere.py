@@ -33,8 +33,8 @@ def run_in(runtime: str, model: OnnxModel, arrays: Mapping[str, Array]) -> Run:
         raise CannotRunError(f"{runtime} takes no bfloat16 inputs from NumPy")
     with tempfile.TemporaryDirectory(prefix="normswap-") as folder:
         path = write_model(model, Path(folder) / "model.onnx")
-        outputs, said = runtimes.infer(runtime, path, arrays, list(declared))
-    notes = [said]
+        outputs, described = runtimes.infer(runtime, path, arrays, list(declared))
+    notes = [described]
     for name, dtype in declared.items():
         found = outputs[name].dtype
         if dtype is None or found.name == dtype or found.kind != "f" or np.dtype(dtype).kind not in "fV":

@@ -52,7 +52,7 @@ def cut(before: OnnxModel, after: OnnxModel, plan: Plan, *, free: tuple[str, ...
         before: The original, which says what each layer reads.
         after: The converted model.
         plan: The layers.
-        free: Parameters to leave open, beside those known at run time only.
+        free: Parameters to leave open, besides those known at run time only.
     """
     planned = {layer.name for layer in plan.layers}
     scopes = {(scope.path, scope.body): scope for scope in walk(after)}

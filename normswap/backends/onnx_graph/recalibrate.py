@@ -112,7 +112,7 @@ def _uses(model: OnnxModel) -> Counter[str]:
 
 
 def _put(tensor: onnx.TensorProto, value: Floats, like: Array) -> None:
-    """Give a tensor new values in an element type; its name and what is said of it stay."""
+    """Give a tensor new values in an element type; its name, documentation and metadata stay."""
     with np.errstate(over="ignore"):  # the caller looks at what came of it
         made = onnx.numpy_helper.from_array(value.astype(like.dtype), tensor.name)
     made.doc_string = tensor.doc_string

@@ -27,7 +27,7 @@ __all__ = ["is_instance_in_disguise", "recognise"]
 _RELATIVE = {"float16": 2e-2, "bfloat16": 5e-2}
 _RELATIVE_DEFAULT = 1e-4
 _UNKNOWN_DIMS = (2, 3, 5, 6, 4)
-_MOST_ELEMENTS = 1 << 26  # of the data that statistics are told by, half a gigabyte in float64
+_MOST_ELEMENTS = 1 << 26  # of the data that statistics are recognised by, half a gigabyte in float64
 
 
 def recognise(scope: Scope, x: str, mean: str, var: str, dtype: str, channels: int | None) -> tuple[Role, str]:

@@ -1,4 +1,4 @@
-"""Say what a person should know of a model beside its layers: folded BatchNorms, earlier conversions."""
+"""What a person should know of a model besides its layers: folded BatchNorms, earlier conversions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KEEP = (
 
 def remarks(model: OnnxModel, layers: Sequence[NormLayer]) -> list[str]:
     """Return sentences for people, the most important first."""
-    said = []
+    found = []
     convs = biased = instance = 0
     normalized = {site.x for site in sites(model)} - {""}
     for scope in walk(model):
@@ -35,27 +35,27 @@ def remarks(model: OnnxModel, layers: Sequence[NormLayer]) -> list[str]:
                 biased += len(node.input) > 2 and bool(node.input[2]) and not followed
             instance += node.op_type in ("InstanceNormalization", "GroupNormalization")
     if not layers:
-        said.append("no BatchNorm is left in this model")
+        found.append("no BatchNorm is left in this model")
         recorded = any(prop.key == RECORD for prop in model.proto.metadata_props)
         # A network without BatchNorm has biases too, but folding leaves one everywhere.
         if 2 * biased > convs and not recorded:
-            said.append(
+            found.append(
                 f"{biased} of {convs} Convs have a bias: BatchNorms look folded into them, which cannot be undone; "
                 + _KEEP
             )
         if instance:
-            said.append(f"it normalizes each sample by itself already, in {instance} Instance- or GroupNormalization")
+            found.append(f"it normalizes each sample by itself already, in {instance} Instance- or GroupNormalization")
     elif biased > len(layers):
-        said.append(
+        found.append(
             f"partly folded: {convs} Convs and {len(layers)} BatchNorms are left, and {biased} Convs have a bias "
             "and no BatchNorm behind them; folded ones cannot be converted; " + _KEEP
         )
     if model.opset < OLDEST:
-        said.append(f"opset {model.opset} is older than ONNX Runtime runs; convert raises it to {OLDEST} first")
+        found.append(f"opset {model.opset} is older than ONNX Runtime runs; convert raises it to {OLDEST} first")
     for prop in model.proto.metadata_props:
         if prop.key == RECORD:
-            said += _earlier(prop.value)
-    return said
+            found += _earlier(prop.value)
+    return found
 
 
 def _earlier(record: str) -> list[str]:

@@ -42,7 +42,7 @@ def build(spec: str, weights: str | os.PathLike[str] | None = None) -> nn.Module
     try:
         found: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever user code raises; scripts without a main guard exit
-        raise ModelReadError(f"{spec}: importing {module_name} failed: {_said(error)}") from error
+        raise ModelReadError(f"{spec}: importing {module_name} failed: {_described(error)}") from error
     for part in name.split("."):
         if not hasattr(found, part):
             raise ModelReadError(f"{spec}: {getattr(found, '__name__', found)} has no {part!r}")
@@ -65,7 +65,7 @@ def _called(factory: Any, spec: str) -> nn.Module:
     try:
         found = factory()
     except (Exception, SystemExit) as error:  # whatever user code raises
-        raise ModelReadError(f"{spec}: calling {name}() failed: {_said(error)}") from error
+        raise ModelReadError(f"{spec}: calling {name}() failed: {_described(error)}") from error
     if not isinstance(found, nn.Module):
         raise ModelReadError(f"{spec}: expected {name}() to return an nn.Module, found {type(found).__name__}")
     return found
@@ -91,10 +91,10 @@ def load_weights(module: nn.Module, weights: str | os.PathLike[str]) -> None:
     try:
         module.load_state_dict(state, strict=True)
     except Exception as error:  # wrong names and shapes, and what the module's own hooks raise
-        raise ModelReadError(f"{weights}: does not fit {type(module).__name__}: {_said(error)}") from error
+        raise ModelReadError(f"{weights}: does not fit {type(module).__name__}: {_described(error)}") from error
 
 
-def _said(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, RuntimeError) and len(lines) > 1 and lines[0].startswith("Error(s) in loading"):
         lines = lines[1:]  # that line names the class again

@@ -55,8 +55,8 @@ class CutLayer:
                     try:
                         found = run(given.clone())
                     except Exception as error:  # whatever stands in the layer's place raises
-                        said = f"{type(error).__name__}: {first_line(error)}"
-                        raise CannotRunError(f"{way}, {form}: {said}") from error
+                        reason = f"{type(error).__name__}: {first_line(error)}"
+                        raise CannotRunError(f"{way}, {form}: {reason}") from error
                     if not isinstance(found, torch.Tensor):
                         raise CannotRunError(f"{way}, {form}: it returns {type(found).__name__}, expected a tensor")
                     outputs[f"{way}, {form}"] = to_array(found)

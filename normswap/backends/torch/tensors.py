@@ -127,7 +127,7 @@ def _leaves(value: Any) -> list[tuple[str, Any]]:
         place = torch.utils._pytree.keystr(path)
         inside = None
         if not isinstance(leaf, torch.Tensor):
-            # Result classes that nobody told torch's pytree about: an open mapping, or a dataclass.
+            # Result classes that torch's pytree does not know: an open mapping, or a dataclass.
             inside = dict(leaf) if isinstance(leaf, Mapping) else getattr(leaf, "__dict__", None)
             if not hasattr(leaf, "__dataclass_fields__") and not isinstance(leaf, Mapping):
                 inside = None

@@ -240,7 +240,7 @@ def _data_path(model: OnnxModel, location: str, name: str) -> Path:
         where = "an absolute path" if os.path.isabs(location) else "outside the model's folder"
         raise ModelReadError(
             f"{name}: its data lie in {location!r}, {where}; "
-            "move the data beside the model and save the model with a relative location"
+            "move the data into the folder of the model and save the model with a relative location"
         )
     return path
 

@@ -36,8 +36,8 @@ def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, 
     checks = [Check("structure", "tensors", ok=False, detail=difference) for difference in differences]
     if not differences:
         gone = len(may_go & set(before))
-        said = f"{len(same)} tensors are identical, {gone} statistics of {len(plan.layers)} layers are gone"
-        checks = [Check("structure", "tensors", ok=True, detail=said)]
+        summary = f"{len(same)} tensors are identical, {gone} statistics of {len(plan.layers)} layers are gone"
+        checks = [Check("structure", "tensors", ok=True, detail=summary)]
     return Report(
         target=plan.norm.name,
         meaning=plan.norm.meaning,
@@ -47,7 +47,7 @@ def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, 
         notes=(
             "a checkpoint holds no operators, so that nothing could be run: normswap verify package.module:factory "
             "--weights BEFORE AFTER proves the model",
-            "state dicts alone are compared and written: what a training checkpoint holds beside is left behind",
+            "state dicts alone are compared and written: everything else in a training checkpoint is left behind",
         ),
         inputs="none: a checkpoint cannot be run",
         left=plan.left,

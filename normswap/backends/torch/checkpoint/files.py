@@ -25,7 +25,7 @@ _NESTED = ("state_dict", "model_state_dict", "model", "module", "net", "generato
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read a state dict; pickles are read for tensors alone, and nothing in them is run.
 
-    A checkpoint that holds the state dict beside other things, under a name such as ``state_dict``, is looked into.
+    A checkpoint that holds the state dict among other things, under a name such as ``state_dict``, is looked into.
 
     Raises:
         ModelReadError: If the file is missing or damaged, would run code, or holds no state dict.
@@ -63,13 +63,13 @@ def _read_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         # The message itself explains how to have the code run.
-        said = _reason(error.__context__ or error)
-        if named := re.search(r"GLOBAL ([\w.]+)", said):
+        reason = _reason(error.__context__ or error)
+        if named := re.search(r"GLOBAL ([\w.]+)", reason):
             raise ModelReadError(
                 f"{path}: holds more than tensors, and nothing in it is executed ({named[1]} would be): "
                 "save model.state_dict() instead"
             ) from error
-        raise ModelReadError(f"{path}: expected a checkpoint that torch.save wrote: {said}") from error
+        raise ModelReadError(f"{path}: expected a checkpoint that torch.save wrote: {reason}") from error
     except Exception as error:  # the reader has no common exception for damaged files
         if "TorchScript" in str(error):
             raise ModelReadError(
@@ -150,6 +150,6 @@ def _state_dict(found: Any, path: Path) -> dict[str, torch.Tensor]:
 
 
 def _reason(error: BaseException) -> str:
-    """Shorten what a reader or writer said to what a person can use."""
+    """Shorten the message of a reader or writer to what a person can use."""
     line = first_line(error, "it ends too early" if isinstance(error, EOFError) else type(error).__name__)
     return line.partition(". This is an internal miniz error")[0]

@@ -31,7 +31,7 @@ class GraphComparison:
     Attributes:
         differences: What differs; empty where the graphs are the same.
         nodes: How many nodes were compared.
-        gone: Names of nodes that are rightly gone with the planned layers.
+        gone: Names of nodes that may be gone with the planned layers.
         passed_on: For statistics that planned layers returned, by name: what they began with.
     """
 
@@ -66,7 +66,7 @@ def compare_nodes(
         before: The original.
         after: What is claimed to be its conversion.
         planned: By the name of the node that gives a planned layer's result, the name of the layer.
-        idle: Names of nodes of ``before`` that may be gone beside what only the layers' statistics needed.
+        idle: Names of nodes of ``before`` that may be gone besides what only the layers' statistics needed.
         outputs: Whether to compare what the graphs return; who leaves it out compares that by himself.
     """
     return _Comparison(before, after, planned, set(idle), outputs).result

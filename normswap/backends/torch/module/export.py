@@ -1,4 +1,4 @@
-"""EXPORTS: how a converted module becomes a file that other runtimes take, and how that file is run beside it."""
+"""EXPORTS: how a converted module becomes a file that other runtimes take, and which backend reads it back."""
 
 from __future__ import annotations
 

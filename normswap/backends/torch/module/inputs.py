@@ -80,7 +80,7 @@ class ModuleInputs:
         names = [parameter.name for parameter in _parameters(module)]
         required = [parameter.name for parameter in _parameters(module) if parameter.default is parameter.empty]
         device = _device(module)
-        by_name = {name: array for name, array in arrays.items() if name in names}  # expected outputs may lie beside
+        by_name = {name: array for name, array in arrays.items() if name in names}  # others may be outputs
         if by_name and set(required) <= set(by_name):
             return _bound(module, (), {name: to_tensor(array, device) for name, array in by_name.items()})
         if not len(required) <= len(arrays) <= len(names):

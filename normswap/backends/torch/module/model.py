@@ -16,7 +16,7 @@ from normswap.errors import UnsupportedModelError, first_line
 from normswap.nn import Layout, layout_of
 from normswap.words import some
 
-__all__ = ["OF_GRAPHS", "FunctionalCall", "ModuleModel", "Seen", "call_name", "copied", "paths_of", "unwrapped"]
+__all__ = ["OF_GRAPHS", "FunctionalCall", "ModuleModel", "Observed", "call_name", "copied", "paths_of", "unwrapped"]
 
 # What a GraphModule makes of its graph.
 OF_GRAPHS = {"_graph", "_code", "_lineno_map", "_prologue_start", "_tracer_cls", "_tracer_extras", "forward"}
@@ -31,7 +31,7 @@ class FunctionalCall:
         name: Where it stands: the module's path, the operator, file and line.
         call: Its arguments when it ran first; None where it was only read in the code.
         parameter: Whether it normalizes a parameter.
-        holder: What makes it unreachable beside being a call: a class that is not in the module tree, or nothing.
+        holder: What makes it unreachable besides being a call: a class that is not in the module tree, or nothing.
     """
 
     name: str
@@ -41,7 +41,7 @@ class FunctionalCall:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Observed:
     """What one run of a model showed.
 
     Attributes:
@@ -65,7 +65,7 @@ class ModuleModel:
 
     module: nn.Module
     wrappers: tuple[type[nn.Module], ...] = ()
-    seen: Seen | None = None
+    seen: Observed | None = None
 
     @property
     def public(self) -> nn.Module:

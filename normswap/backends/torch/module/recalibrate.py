@@ -77,7 +77,7 @@ def _buffers(site: Site) -> tuple[torch.Tensor | None, torch.Tensor | None]:
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    """Tell memory from other memory; what has none is told from everything."""
+    """Return a number for the memory of a tensor; a tensor without memory has one of its own."""
     if torch.nn.parameter.is_lazy(tensor) or tensor.layout is not torch.strided:
         return id(tensor)
     return tensor.untyped_storage().data_ptr() or id(tensor)

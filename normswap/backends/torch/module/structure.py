@@ -86,7 +86,7 @@ def compare_structure(
             continue
         if path in planned:
             name = planned[path]
-            result.differences += [Difference(f"{name}: {said}", name) for said in _of_layer(module, new[path])]
+            result.differences += [Difference(f"{name}: {sentence}", name) for sentence in _of_layer(module, new[path])]
             continue
         result.modules += 1
         result.differences += map(Difference, _of_module(path, module, new[path], result, attributes, free))
@@ -101,8 +101,8 @@ def _of_layer(old: nn.Module, new: nn.Module) -> Iterator[str]:
         yield "the layer was left as it was"
     for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
         if len(getattr(old, kind)) != len(getattr(new, kind)):
-            said = kind.strip("_").replace("_", " ")
-            yield f"{len(getattr(old, kind))} {said} became {len(getattr(new, kind))}"
+            words = kind.strip("_").replace("_", " ")
+            yield f"{len(getattr(old, kind))} {words} became {len(getattr(new, kind))}"
 
 
 def _of_module(
@@ -171,7 +171,7 @@ def _of_tensors(old: torch.Tensor | None, new: torch.Tensor | None, result: Stru
 
 
 class _Attributes:
-    """Compares what modules hold beside tensors and modules."""
+    """Compares what modules hold besides tensors and modules."""
 
     def __init__(self, old: Mapping[str, nn.Module], new: Mapping[str, nn.Module], result: Structure) -> None:
         self._paths = {id(m): path for tree in (new, old) for path, m in reversed(list(tree.items()))}
@@ -179,7 +179,7 @@ class _Attributes:
         self._pending: set[tuple[int, int]] = set()  # pairs that are being compared: objects may hold each other
 
     def same(self, old: Any, new: Any) -> bool | None:
-        """Whether two attributes are equal; None where that cannot be told."""
+        """Whether two attributes are equal; None where that cannot be known."""
         if isinstance(old, _PLAIN) or isinstance(new, _PLAIN):
             return type(old) is type(new) and bool(old == new or old != old)
         if isinstance(old, nn.Module) and isinstance(new, nn.Module):  # compared where it is

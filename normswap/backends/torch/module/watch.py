@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from normswap.backends.torch.calls import operator_name, read_call
 from normswap.backends.torch.module.inputs import Arguments, called
 from normswap.backends.torch.module.kinds import is_batch_norm
-from normswap.backends.torch.module.model import FunctionalCall, Seen, call_name, copied, paths_of
+from normswap.backends.torch.module.model import FunctionalCall, Observed, call_name, copied, paths_of
 from normswap.backends.torch.running import run_quietly, undisturbed
 from normswap.backends.values import Feed
 
@@ -27,7 +27,7 @@ _BETWEEN = tuple(
 )
 
 
-def watch(module: nn.Module, feeds: Sequence[Feed], *, given: bool = False) -> Seen | None:
+def watch(module: nn.Module, feeds: Sequence[Feed], *, given: bool = False) -> Observed | None:
     """Run a copy of a module on the first inputs that it takes; None where it takes none of them.
 
     Args:
@@ -43,7 +43,7 @@ def watch(module: nn.Module, feeds: Sequence[Feed], *, given: bool = False) -> S
     for feed in feeds:
         assert isinstance(feed.arrays, Arguments), "feeds of this backend"
         arguments, copy = feed.arrays, copied(module)
-        seen = Seen()
+        seen = Observed()
         with undisturbed(), _Watch(copy, seen):
             try:
                 called(copy, arguments)()
@@ -59,7 +59,7 @@ def watch(module: nn.Module, feeds: Sequence[Feed], *, given: bool = False) -> S
 class _Watch(TorchFunctionMode):
     """Notes calls of BatchNorm operators while it is entered; frames on the stack tell whose they are."""
 
-    def __init__(self, module: nn.Module, seen: Seen) -> None:
+    def __init__(self, module: nn.Module, seen: Observed) -> None:
         super().__init__()
         self._paths = paths_of(module)
         self._stored = {tensor.untyped_storage().data_ptr() for tensor in module.parameters()}

@@ -103,9 +103,9 @@ class _Check:
             value = torch.load(io.BytesIO(data), weights_only=True)
         except Exception as error:  # whatever a pickle can hold
             raise self.refuse(f"{name} holds pickled objects other than tensors, which can run any code") from error
-        said = [key for key in _keys(value) if not key.isprintable() or set(key) & set("\"'\\")]
-        if said:  # torch writes them into the code that checks inputs
-            raise self.refuse(f"{name} has the key {said[0]!r}, which could become code")
+        odd = [key for key in _keys(value) if not key.isprintable() or set(key) & set("\"'\\")]
+        if odd:  # torch writes them into the code that checks inputs
+            raise self.refuse(f"{name} has the key {odd[0]!r}, which could become code")
 
     def text(self, name: str, data: bytes) -> None:
         """Refuse what would be evaluated as Python in ways that an honest file has no use for."""

@@ -135,11 +135,11 @@ def _with_its_readers(site: Site, order: Mapping[fx.Node, int]) -> Site:
     for statistic in (call.running_mean, call.running_var):
         readers = [user for user in statistic.users if order[user] > order[node] and not _updates(user, statistic)]
         if readers:
-            said = (
+            reason = (
                 f"its running statistics ({statistic}) are read by {readers[0]} after it has updated them, and it "
                 "would update them no more"
             )
-            return Site(replace(site.layer, blocked=said), site.node)
+            return Site(replace(site.layer, blocked=reason), site.node)
     return site
 
 
@@ -195,8 +195,8 @@ def _resolver_inside(inner: fx.GraphModule, caller: fx.Node, resolve: Resolve) -
 
 def _inside(caller: fx.Node, path: str, graph: fx.Graph, resolve: Resolve) -> Iterator[NormLayer]:
     for node in node_layers(graph, resolve):
-        said = (
+        reason = (
             f"it stands in a graph that {caller.target} calls, where layers cannot be replaced; "
             "program.run_decompositions({}) dissolves such graphs unless they are branches or loops"
         )
-        yield replace(node.layer, name=f"{path}/{node.layer.name}", blocked=said)
+        yield replace(node.layer, name=f"{path}/{node.layer.name}", blocked=reason)

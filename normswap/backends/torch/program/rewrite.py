@@ -85,7 +85,7 @@ def _program_of(
             constants=constants,
             verifiers=program.verifiers,
         )
-    if hasattr(program, "_guards_code"):  # made again it lacks what only tracing knew, or a file told
+    if hasattr(program, "_guards_code"):  # made again it lacks what only tracing knew, or a file held
         converted._guards_code = list(program._guards_code)
     return converted
 
@@ -178,7 +178,7 @@ def _statistics_of(calls: set[fx.Node]) -> list[fx.Node]:
 
 
 def _counters_beside(statistics: list[fx.Node], targets: dict[fx.Node, str]) -> list[fx.Node]:
-    """List the inputs called ``num_batches_tracked`` beside running means."""
+    """List the inputs called ``num_batches_tracked`` that go with running means."""
     named = {target: node for node, target in targets.items()}
     owners = [targets[node].removesuffix("running_mean") for node in statistics if _is_mean(targets[node])]
     return [named[f"{owner}num_batches_tracked"] for owner in owners if f"{owner}num_batches_tracked" in named]
@@ -192,7 +192,7 @@ def _aliases_of(idle: set[fx.Node], targets: dict[fx.Node, str], state: dict[str
 
 
 def _names_of(gone: set[str], kept: set[str], state: dict[str, Any]) -> set[str]:
-    """Add the other names of tensors that are gone, and the counters beside them, where these are no inputs."""
+    """Add the other names of tensors that are gone, and the counters that go with them, where these are no inputs."""
     places = {_place(state[name]) for name in gone if name in state}
     gone = gone | {name for name, value in state.items() if _place(value) in places}
     counters = {f"{name.removesuffix('running_mean')}num_batches_tracked" for name in gone if _is_mean(name)}

@@ -103,7 +103,7 @@ class _Witness(fx.Interpreter):
         y = stated_meaning(self._plan, layer, original, call.x, noise=self._noise, seed=seed)
         if place.y is place.node:
             return y
-        # What it returns beside: statistics that are not updated, and others that nobody reads.
+        # Its other results: statistics that are not updated, and others that nobody reads.
         kept = {index: getattr(call, name) for index, name in returned_statistics(n.target).items()}
         return (y, *(kept.get(index) for index in range(1, len(n.target._schema.returns))))  # type: ignore[union-attr]
 

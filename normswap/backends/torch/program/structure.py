@@ -66,7 +66,7 @@ def compare_structure(before: ExportedProgram, after: ExportedProgram, planned: 
 
 
 class _Leaving:
-    """What may go with the planned layers, beside what these alone read.
+    """What may go with the planned layers, besides what these alone read.
 
     Attributes:
         inputs: What each input of the original stands for, by its name.
@@ -177,10 +177,10 @@ def _returned(program: ExportedProgram) -> list[tuple[str, str, str]]:
     (node,) = program.graph.find_nodes(op="output")
     (values,) = node.args
     pairs = zip(program.graph_signature.output_specs, values, strict=True)
-    return [(spec.kind.name, str(spec.target), _said(value)) for spec, value in pairs]
+    return [(spec.kind.name, str(spec.target), _described(value)) for spec, value in pairs]
 
 
-def _said(value: Any) -> str:
+def _described(value: Any) -> str:
     return value.name if isinstance(value, fx.Node) else f"{type(value).__name__} {value!r}"
 
 
