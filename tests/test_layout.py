@@ -11,9 +11,9 @@ from support import ROOT
 
 PACKAGE = ROOT / "normswap"
 NOT_COUNTED = {"__init__.py", "__main__.py", "py.typed"}
-FILES = ("api", "errors", "files", "layer", "nn", "options", "plan", "report", "testing", "version", "words")
+FILES = ("api", "errors", "files", "layer", "nn", "plan", "report", "testing", "version", "words")
 ROOMS = (
-    *("algebra", "backends", "cli", "data", "diagnosis", "norms", "recalibration", "reports", "runtimes"),
+    *("algebra", "backends", "cli", "data", "diagnosis", "norms", "options", "recalibration", "reports", "runtimes"),
     *("statistics", "verify"),
 )
 # A result is data and stands below reports; its to_text and to_dict ask reports for the words when they are called.

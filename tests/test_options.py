@@ -21,6 +21,7 @@ from normswap.cli.options import form_of
 from normswap.cli.pair import Pair
 from normswap.cli.settings import keys_of_pairs
 from normswap.cli.values import READINGS
+from normswap.diagnosis.options import Diagnosing
 from normswap.norms import Blend, all_parameters, keywords
 from normswap.options import (
     Comparison,
@@ -42,6 +43,7 @@ TAKES: dict[str, tuple[Callable[..., Any], type]] = {
     "convert": (normswap.convert, Converting),
     "verify": (normswap.verify, Verifying),
     "assert_equivalent": (assert_equivalent, Verifying),
+    "diagnose": (normswap.diagnose, Diagnosing),
     "recalibrate": (normswap.recalibrate, Recalibrating),
 }
 
@@ -79,7 +81,7 @@ def test_convert_and_verify_share_the_options() -> None:
 
 
 def test_every_help_text_is_sentences() -> None:
-    for arguments in (Planning, Converting, Pair, Recalibrating):
+    for arguments in (Planning, Converting, Pair, Diagnosing, Recalibrating):
         for declared in fields(arguments):
             found = option_of(declared)
             assert all(text[0].isupper() and text.endswith(".") for text in (found.help, found.python) if text)
@@ -128,7 +130,7 @@ def test_what_is_wrong_is_wrong_for_type_checkers_too() -> None:
         normswap.plan(model, "blend", prior=16, over="channel")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("function", [normswap.convert, assert_equivalent, normswap.recalibrate])
+@pytest.mark.parametrize("function", [normswap.convert, assert_equivalent, normswap.diagnose, normswap.recalibrate])
 def test_the_example_of_a_docstring_runs(function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Doctest looks for functions of the module itself, of which these are not in its eyes."""
     monkeypatch.chdir(ROOT)
@@ -160,6 +162,7 @@ def test_help_shows_what_is_declared() -> None:
         ("verify", Pair),
         ("inspect", Planning),
         ("recalibrate", Recalibrating),
+        ("diagnose", Diagnosing),
     ):
         params = {parameter.name: parameter for parameter in cli.command.commands[command].params}
         for one in fields(arguments):
@@ -168,7 +171,7 @@ def test_help_shows_what_is_declared() -> None:
                 assert isinstance(found, click.Option) and found.help and found.help.startswith(option_of(one).help)
                 assert "/".join((*found.opts, *found.secondary_opts)) == spelled(one)
                 assert found.multiple or found.default == one.default
-        for name, parameter in all_parameters().items() if command != "recalibrate" else ():
+        for name, parameter in all_parameters().items() if command not in ("recalibrate", "diagnose") else ():
             found = params[name]
             assert isinstance(found, click.Option) and found.help == parameter.help
 

@@ -15,7 +15,7 @@ import numpy as np
 from normswap.backends.generated import BATCH
 from normswap.backends.protocols import Backend
 from normswap.backends.values import Feed, Inputs
-from normswap.data import SCALES, Scale, batches_of, is_loader, parse_size
+from normswap.data import Scale, batches_of, is_loader, scale_of, size_of
 from normswap.errors import CannotRunError, DataError, ModelReadError
 from normswap.layer import Array
 from normswap.words import counted
@@ -52,12 +52,10 @@ class InputSource:
         for name, option in (("scale", scale), ("size", size)):
             if option is not None and not _is_data(inputs):
                 raise DataError(f"--{name} is for images and does nothing without them; give --inputs, or leave it out")
-        if isinstance(scale, str) and scale not in SCALES:
-            raise DataError(f"--scale {scale}: expected one of {', '.join(SCALES)}")
         self.given = inputs is not None
         self._inputs, self._shapes, self._seed, self._batch = inputs, dict(shapes or {}), seed, batch
-        self._scale = SCALES[scale] if isinstance(scale, str) else scale
-        self._size = parse_size(size) if isinstance(size, str) else size
+        self._scale = scale_of(scale)
+        self._size = size_of(size)
         self._first: _FirstBatch | None = None
 
     def feeds(self, backend: Backend, model: Any) -> list[Feed]:

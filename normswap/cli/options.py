@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import click
 
 from normswap.data import SCALES
+from normswap.diagnosis.measures import MEASURES
 from normswap.norms import NORMS, all_parameters
 from normswap.options import Kind, option_of, spelled
 from normswap.reports.formats import FORMATS
@@ -27,10 +28,6 @@ def options(*names: str) -> Decorator:
     """Decorate a command with options of the command line alone, in this order."""
     known = {
         "to": click.option("--to", required=True, metavar=TARGETS, help="The target."),
-        "scale": click.option(
-            "--scale", type=click.Choice(list(SCALES)), help="The values of black and white in images for the model."
-        ),
-        "size": click.option("--size", metavar="WxH", help="Resize images to this size."),
         "format": click.option(
             "--format", "form", type=click.Choice(list(FORMATS)), help="How the report is printed.  [default: text]"
         ),
@@ -112,7 +109,8 @@ _KINDS: dict[Kind, Mapping[str, Any]] = {  # kind of an option -> how click read
     "names": {"multiple": True, "metavar": "GLOB"},
     "flag": {"type": bool, "is_flag": True},
     "whole": {"type": click.IntRange(min=0), "show_default": True},
-    "count": {"type": click.IntRange(min=1)},
+    "counts": {"type": click.IntRange(min=1), "multiple": True},
+    "measure": {"type": click.Choice(list(MEASURES)), "show_default": True},
     "share": {"type": float, "metavar": "SHARE"},
     "shapes": {"multiple": True, "callback": _shapes},
     "scale": {"type": click.Choice(list(SCALES))},

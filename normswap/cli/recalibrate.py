@@ -13,9 +13,10 @@ from normswap.cli.output import prints_aside, show
 from normswap.cli.pair import Pair
 from normswap.cli.progress import ProgressBar
 from normswap.cli.source import is_checkpoint, source_of
-from normswap.data import SCALES, batches_of, parse_size
+from normswap.data import batches_of
 from normswap.errors import SelectionError
 from normswap.files import check_writable
+from normswap.options import Images
 from normswap.recalibration.gathering import gathered
 from normswap.recalibration.options import Recalibrating, RecalibrationOptions
 from normswap.recalibration.processes import process_group, rank_and_size
@@ -38,7 +39,7 @@ __all__ = ["recalibrate"]
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @options_of(Pair, "weights")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples in each batch, as in training.")
-@options("scale", "size")
+@options_of(Images)
 @options_of(Recalibrating)
 @click.option("--shard", metavar="I/N", help="Take every N-th batch, and write moments (.npz) that --merge takes.")
 @click.option("--merge", is_flag=True, help="Finish with the moments of all shards, given after MODEL.")
@@ -113,8 +114,8 @@ def _carried_out(
         data["inputs"],
         inputs=chosen.backend.inputs(chosen.model).declared,
         batch_size=data["batch_size"],
-        scale=SCALES[data["scale"]] if data["scale"] else None,
-        size=parse_size(data["size"]) if data["size"] else None,
+        scale=data["scale"],
+        size=data["size"],
     )
     if shard is None:
         return recalibrate_selected(chosen, batches, asked)

@@ -9,13 +9,25 @@ from typing import Any
 from normswap.data.batches import Batch, paired, regrouped
 from normswap.data.declared import INPUT, TARGET, Declared, Named, Scale, Side, Tally, dictated_batch
 from normswap.data.files import Files, check_paired, open_files
-from normswap.data.images import SCALES, parse_size
+from normswap.data.images import SCALES, parse_size, scale_of, size_of
 from normswap.data.loaders import Loader, is_loader
 from normswap.errors import DataError
 from normswap.layer import Array
 from normswap.words import counted
 
-__all__ = ["BATCH_SIZE", "SCALES", "Data", "Declared", "Named", "Scale", "batches_of", "is_loader", "parse_size"]
+__all__ = [
+    "BATCH_SIZE",
+    "SCALES",
+    "Data",
+    "Declared",
+    "Named",
+    "Scale",
+    "batches_of",
+    "is_loader",
+    "parse_size",
+    "scale_of",
+    "size_of",
+]
 
 BATCH_SIZE = 8  # where neither the model nor the user says
 
@@ -127,8 +139,8 @@ def batches_of(
     targets: Any = None,
     outputs: Sequence[Declared] = (),
     batch_size: int | None = None,
-    scale: Scale | None = None,
-    size: tuple[int, int] | None = None,
+    scale: str | Scale | None = None,
+    size: str | tuple[int, int] | None = None,
 ) -> Data:
     """Read data as batches for a model; files are opened and held to what the model says, no sample is read yet.
 
@@ -148,12 +160,13 @@ def batches_of(
         targets: What the outputs should be, where data do not say it.
         outputs: What the model says of the outputs that targets are for; where it says nothing, they are not checked.
         batch_size: Samples in each batch. By default what the model dictates, then what an iterable gives, then 8.
-        scale: What 0 and 255 of images, and of uint8 arrays for a model of floats, become.
-        size: Width and height that images are brought to.
+        scale: What 0 and 255 of images, and of uint8 arrays for a model of floats, become: a pair or a key of SCALES.
+        size: Width and height that images are resized to, a pair or text such as ``256x192``.
 
     Raises:
         DataError: If files are missing, damaged, or do not fit the model, or an option would do nothing.
     """
+    scale, size = scale_of(scale), size_of(size)
     dictated = dictated_batch(inputs)
     ours = Side(INPUT, tuple(inputs), (*(value.name for value in outputs), TARGET))
     theirs = Side(TARGET, tuple(outputs), tuple(value.name for value in inputs))

@@ -23,7 +23,7 @@ from normswap.layer import Array, Dim
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SCALES", "SUFFIXES", "ImageLayout", "layout_of", "parse_size", "read_image"]
+__all__ = ["SCALES", "SUFFIXES", "ImageLayout", "layout_of", "parse_size", "read_image", "scale_of", "size_of"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SCALES: dict[str, Scale] = {"0,1": (0.0, 1.0), "-1,1": (-1.0, 1.0), "0,255": (0.0, 255.0)}
@@ -62,6 +62,24 @@ class ImageLayout:
         """Whether the model takes images of this width and height."""
         pairs = zip((self.width, self.height), size, strict=True)
         return all(not isinstance(own, int) or own == one for own, one in pairs)
+
+
+def scale_of(scale: str | Scale | None) -> Scale | None:
+    """Return what 0 and 255 become, which may be given by a key of SCALES.
+
+    Raises:
+        DataError: If the key is unknown.
+    """
+    if not isinstance(scale, str):
+        return scale
+    if scale not in SCALES:
+        raise DataError(f"--scale {scale}: expected one of {', '.join(SCALES)}")
+    return SCALES[scale]
+
+
+def size_of(size: str | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return a width and a height, which may be given as text."""
+    return parse_size(size) if isinstance(size, str) else size
 
 
 def parse_size(text: str) -> tuple[int, int]:

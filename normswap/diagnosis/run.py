@@ -10,16 +10,17 @@ import numpy as np
 
 from normswap.backends import collecting_backend
 from normswap.data import Data, batches_of
-from normswap.data.declared import Scale
 from normswap.diagnosis.fewest import Fewest, fewest_layers
 from normswap.diagnosis.findings import Diagnosis, ModeFinding
 from normswap.diagnosis.layers import LayerFinding, finding_of, trained_alone
-from normswap.diagnosis.measures import ErrorOf, measure_of
+from normswap.diagnosis.measures import measure_of
 from normswap.diagnosis.modes import MEAN_TARGET, Comparison, Mode
+from normswap.diagnosis.options import Diagnosing
 from normswap.diagnosis.spool import Spool
 from normswap.diagnosis.verdict import Advice, Evidence, Verdict, judge
 from normswap.errors import NormswapError, NothingToConvertError
 from normswap.layer import Array, NormLayer
+from normswap.options import takes
 from normswap.recalibration.gathering import Seen
 from normswap.recalibration.run import recalibrate_with
 from normswap.recalibration.selection import selection
@@ -34,34 +35,13 @@ _CONVERTS: dict[Advice, str] = {"convert to instance": "instance", "use batch st
 _NAMED = 3  # layers in a note, before the others are only counted
 
 
-def diagnose(
-    model: Any,
-    data: Any,
-    *,
-    targets: Any = None,
-    error: str | ErrorOf = "l1",
-    batch_size: int | Sequence[int] | None = None,
-    scale: Scale | None = None,
-    size: tuple[int, int] | None = None,
-    progress: Progress | None = None,
-) -> Diagnosis:
+@takes(Diagnosing)
+def diagnose(asked: Diagnosing) -> Diagnosis:
     """Find out what eval mode costs a model on these data, and which fix is right.
 
-    The data are gone through twice: once in all modes at the same time, for outputs and for the moments of what layers
-    are given, and once more with the statistics that were gathered. Memory does not grow with them, but for a few
-    numbers for each sample; the outputs of train mode are kept in a temporary file in between.
-
-    Args:
-        model: Path of an .onnx file, an onnx.ModelProto, or an nn.Module; never changed.
-        data: What ``normswap.data.batches_of`` takes: files, folders, arrays, or a loader of batches.
-        targets: What the outputs should be; without them train mode is taken as correct.
-        error: ``l1``, ``psnr``, or a function of (output, target), shape (N, ...) each, that returns an error of 0 or
-            more for each sample, shape (N,), the smaller the better.
-        batch_size: Samples that batch statistics are taken of, or several such numbers to compare; by default what the
-            model dictates, what a loader gives, or 8. One sample at a time is what ``instance`` stands for.
-        scale: What 0 and 255 of images become.
-        size: Width and height that images are brought to.
-        progress: Called with (stage, samples, total); the total is 0 where it is not known.
+    There are two passes over the data: one in all modes at the same time, for outputs and for the moments of what
+    layers are given, and one with the statistics that were gathered. Memory grows only by a few numbers
+    for each sample; the outputs of train mode are kept in a temporary file in between.
 
     Returns:
         The diagnosis; after a KeyboardInterrupt that of what was seen, if anything was.
@@ -73,32 +53,33 @@ def diagnose(
         NothingToConvertError: If the model has no BatchNorm layer.
 
     Examples:
+        >>> import normswap
         >>> images = "fixtures/lowlight_images.npz"
-        >>> found = diagnose("fixtures/lowlight.onnx", images, targets=images)
+        >>> found = normswap.diagnose("fixtures/lowlight.onnx", images, targets=images)
         >>> found.verdict.advice, [mode.name for mode in found.modes]
         ('convert to instance', ['eval', 'recalibrated', 'instance', 'batch-stat, N = 8'])
     """
-    measure = measure_of(error)
-    backend = collecting_backend(model)
-    loaded = backend.load(model, drop_statistics=True)  # of training, which nobody compares
+    measure = measure_of(asked.error)
+    backend = collecting_backend(asked.model)
+    loaded = backend.load(asked.model, drop_statistics=True)  # of training, which nobody compares
     layers = [layer for layer in backend.find(loaded) if layer.role != "weight"]
     if not layers:
         raise NothingToConvertError(
-            "no BatchNorm was found, so there is nothing to diagnose; normswap inspect shows whether the BatchNorms "
-            "look folded and how to export so that they stay"
+            "no BatchNorm was found, so there is nothing to diagnose; normswap inspect shows whether they look "
+            "folded, and how to export so that they stay"
         )
-    sizes = [batch_size] if isinstance(batch_size, int) else sorted(set(batch_size or ()))
+    sizes = [asked.batch_size] if isinstance(asked.batch_size, int) else sorted(set(asked.batch_size or ()))
     data = batches_of(
-        data,
+        asked.data,
         inputs=backend.inputs(loaded).declared,
-        targets=targets,
+        targets=asked.targets,
         batch_size=max(sizes) if sizes else None,
-        scale=scale,
-        size=size,
+        scale=asked.scale,
+        size=asked.size,
     )
     with Spool() as spool:
         comparison = Comparison(measure, spool=None if data.once else spool)
-        return _Run(loaded, layers, data, sizes, comparison, progress).diagnosis()
+        return _Run(loaded, layers, data, sizes, comparison, asked.progress).diagnosis()
 
 
 class _Run:

@@ -282,7 +282,7 @@ BAD: dict[str, tuple[str, str]] = {  # what the file holds, and what the sentenc
         "only belongs to one pair and has no default; those that have are to, prior, over, seed",
     ),
     "unknown": (GOOD + "wieghts = 'w'", "pair 1: unknown key 'wieghts'; the nearest is 'weights'"),
-    "unknown, far off": (GOOD + "zzzz = 'w'", "pair 1: unknown key 'zzzz'; known are before, after, to, inputs"),
+    "unknown, far off": (GOOD + "zzzz = 'w'", "pair 1: unknown key 'zzzz'; known are before, after, to, scale"),
     "with an underscore": (GOOD + "after_weights = 'w'", "'after_weights'; the nearest is 'after-weights'"),
     "called otherwise": (GOOD.replace("to =", "target ="), "unknown key 'target'; it is called 'to' here"),
     "as the option": (GOOD + "no-end-to-end = true", "unknown key 'no-end-to-end'; it is called 'end-to-end'"),

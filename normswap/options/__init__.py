@@ -7,21 +7,38 @@ function), the options of the command line and the keys of the settings file.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, cast, get_type_hints
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
 
 from normswap.data import Scale
-from normswap.norms import Norm, all_parameters, make_norm
+from normswap.norms import Norm, make_norm
 from normswap.norms.keywords import Keywords
+from normswap.options.declared import Kind, Option, argument, option, option_of, spelled
+from normswap.options.signature import takes
 from normswap.report import Progress
 
-__all__ = ["Comparison", "Converting", "Kind", "Option", "Options", "Planning", "Scope", "Tolerance",
-           "Verifying", "argument", "keywords_of", "option", "option_of", "spelled", "takes"]  # fmt: skip
+__all__ = [
+    "Comparison",
+    "Converting",
+    "Images",
+    "Kind",
+    "Option",
+    "Options",
+    "Planning",
+    "Scope",
+    "Tolerance",
+    "Verifying",
+    "argument",
+    "keywords_of",
+    "option",
+    "option_of",
+    "spelled",
+    "takes",
+]
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -45,61 +62,23 @@ class Tolerance:
     last_place: float = 16.0
 
 
-P = ParamSpec("P")
-Arguments = TypeVar("Arguments")
-Result = TypeVar("Result")
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-Kind = Literal[
-    "text", "target", "model", "path", "names", "flag", "whole", "count", "share", "margin", "shapes", "scale", "size"
-]
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """How images become the inputs of a model."""
 
-
-@dataclass(frozen=True)
-class Option:
-    """An option as people meet it.
-
-    Attributes:
-        help: What it does.
-        kind: How it is read from the command line and the settings file; None if it is for Python alone.
-        python: What the documentation of the library adds to ``help``.
-        spelled: Its name on the command line; None for that of the field, "" if it has none.
-        metavar: Stands for its value in the help of the command line.
-    """
-
-    help: str
-    kind: Kind | None = None
-    python: str = ""
-    spelled: str | None = None
-    metavar: str | None = None
-
-
-def option(default: Any, help: str, kind: Kind | None = None, **more: Any) -> Any:  # noqa: A002  # as click has it
-    """Declare a field with a default; ``more`` are further attributes of Option."""
-    return field(default=default, metadata=argument(help, kind, **more))
-
-
-def argument(help: str, kind: Kind | None = None, **more: Any) -> dict[str, Any]:  # noqa: A002  # likewise
-    """Return the metadata of a field without default, which type checkers want to see as ``field(metadata=...)``."""
-    return {"option": Option(help, kind, **more)}
-
-
-def option_of(declared: Field[Any]) -> Option:
-    """Return how people meet a field."""
-    found: Option = declared.metadata["option"]
-    return found
-
-
-def spelled(declared: Field[Any]) -> str:
-    """Return the name of an option on the command line; "" if it is not there."""
-    found = option_of(declared)
-    if found.spelled is not None or found.kind is None:
-        return found.spelled or ""
-    name = declared.name.replace("_", "-")
-    return f"--{name}/--no-{name}" if declared.default is True else f"--{name}"
+    scale: str | Scale | None = option(
+        None,
+        "The values of black and white in images for the model.",
+        "scale",
+        python="A key of normswap.data.SCALES, or a pair such as (0.0, 1.0). For inputs that are images.",
+    )
+    size: str | tuple[int, int] | None = option(
+        None, "Resize images to this size.", "size", python="A width and a height.", metavar="WxH"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scope:
+class Scope(Images):
     """How a model is looked at, and which of its layers are chosen."""
 
     inputs: Any = option(
@@ -121,15 +100,6 @@ class Scope:
         "shapes",
         spelled="--shape",
         metavar="NAME=1x3x256x256",
-    )
-    scale: str | Scale | None = option(
-        None,
-        "The values of black and white in images for the model.",
-        "scale",
-        python="A key of normswap.data.SCALES, or a pair such as (0.0, 1.0). For inputs that are images.",
-    )
-    size: str | tuple[int, int] | None = option(
-        None, "Resize images to this size.", "size", python="A width and a height.", metavar="WxH"
     )
     only: Sequence[str] = option((), "Layers to convert, by glob; all if not given.", "names")
     skip: Sequence[str] = option((), "Layers to leave as they are, by glob.", "names")
@@ -234,56 +204,3 @@ class Converting(Options, _Form, _OneModel):
 @dataclass(frozen=True, kw_only=True)
 class Verifying(Comparison, Keywords, _TwoModels):
     """Arguments of ``normswap.verify`` and ``normswap.testing.assert_equivalent``."""
-
-
-def takes(arguments: Callable[P, Arguments]) -> Callable[[Callable[[Arguments], Result]], Callable[P, Result]]:
-    """Decorate a function of a class of arguments so that it is called with the fields of the class.
-
-    Type checkers, ``inspect`` and ``help`` see the fields as the signature, and the docstring lists them. Parameters of
-    a target, which are keyword arguments as well, become part of the Norm ``to``.
-    """
-    cls = cast(type, arguments)
-
-    def decorate(function: Callable[[Arguments], Result]) -> Callable[P, Result]:
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> Result:
-            __tracebackhide__ = True  # pytest shows the caller's line
-            try:
-                given = _signature(cls).bind(*args, **kwargs).arguments
-            except TypeError as error:
-                raise TypeError(f"{function.__name__}() {error}") from None
-            if "to" in given:
-                parameters = {name: given.pop(name) for name in all_parameters() if name in given}
-                given["to"] = make_norm(given["to"], **parameters)
-            return function(cls(**given))
-
-        call.__signature__ = _signature(cls)  # type: ignore[attr-defined]  # inspect reads it
-        call.__doc__ = _documented(function.__doc__ or "", cls)
-        return call
-
-    return decorate
-
-
-def _signature(arguments: type) -> inspect.Signature:
-    hints = get_type_hints(arguments)
-    own = [one.replace(annotation=hints[one.name]) for one in inspect.signature(arguments).parameters.values()]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    of_targets = [
-        inspect.Parameter(name, keyword, default=None, annotation=parameter.type | None)
-        for name, parameter in all_parameters().items()
-        if "to" in hints
-    ]
-    first = next(index for index, parameter in enumerate(own) if parameter.kind is keyword)
-    return inspect.Signature([*own[:first], *of_targets, *own[first:]])
-
-
-def _documented(doc: str, arguments: type) -> str:
-    """Insert the arguments into a docstring, before its first section."""
-    documented = {declared.name: option_of(declared) for declared in fields(arguments)}
-    texts = {name: f"{option.help} {option.python}" for name, option in documented.items()}
-    texts |= {name: parameter.help for name, parameter in all_parameters().items()}
-    lines = []
-    for name in _signature(arguments).parameters:
-        lines += textwrap.wrap(f"{name}: {texts[name]}", 116, initial_indent=4 * " ", subsequent_indent=8 * " ")
-    before, *sections = inspect.cleandoc(doc).partition("\n\nR")
-    return "\n".join([before, "", "Args:", *lines]) + "".join(sections)
