@@ -22,7 +22,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a class of modules keeps what BatchNorm computes with, and what it does beside.
+    """Where a class of modules keeps what BatchNorm computes with, and what it does besides.
 
     Attributes:
         weight: Attribute that holds gamma, shape (C,), or None.
@@ -51,7 +51,7 @@ LAYOUTS: dict[type[nn.Module], Layout] = {
 
 
 def layout_of(module: nn.Module) -> Layout | None:
-    """Return how to read a module, by the class that defines its forward; None where nobody said."""
+    """Return how to read a module, by the class that defines its forward; None if LAYOUTS has no entry for it."""
     if "forward" in vars(module):
         return None
     defining = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))

@@ -43,7 +43,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Give weight and bias as tensors of the computing type, float32 beside half precision.
+    """Give weight and bias as tensors of the computing type, float32 where x is in half precision.
 
     With half or no parameters torch's kernels hold the statistics, too, in half precision, and y is off by hundreds of
     times what rounding allows.
