@@ -33,7 +33,7 @@ def convert_state_dict(
     """Turn the state dict of a model with BatchNorm into that of its conversion; values are the same objects.
 
     A BatchNorm shows itself by a ``running_mean`` and a ``running_var``. The converted module keeps of them what its
-    target needs: nothing for ``instance`` and ``batch-stat``, both for ``population`` and ``blend``. Layers that the
+    target needs: both where it uses the stored statistics, else nothing. Layers that the
     model's conversion leaves as they are (refused, or no BatchNorm at all, such as an InstanceNorm that tracks
     statistics) look the same in a state dict: name them in ``skip``.
 
