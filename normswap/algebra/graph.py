@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
-from normswap.layer import Array
+from normswap.layer import Array, Dim
 
 __all__ = ["Condition", "Graph", "Key", "Node"]
 
@@ -88,8 +88,11 @@ class Graph(Protocol):
         """Return a constant; None where it cannot be evaluated, or is larger than any parameter."""
         ...
 
-    def dims(self, key: Key) -> tuple[int | None, ...] | None:
-        """Return the lengths of a value's dimensions, each None where it is not known; None for an unknown rank."""
+    def dims(self, key: Key) -> tuple[Dim, ...] | None:
+        """Return the lengths of a value's dimensions; None for an unknown rank.
+
+        A string is an unknown length, the same wherever it stands; of None nothing is known.
+        """
         ...
 
     def is_real(self, key: Key) -> bool:

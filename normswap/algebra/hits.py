@@ -85,10 +85,13 @@ def hits_over(
     ]  # fmt: skip
     start = dict(anchor.conditions) if world is None else world
 
+    symbols = {dim: str(place) for place, dim in enumerate(dims) if isinstance(dim, str)}
+
     def read(splits: Mapping[str, tuple[int, int]], *, counts: bool) -> list[Hit]:
         layout, lengths = layout_of(dims)
         axes = Axes(lengths, counts=counts)
-        reader = Reader(graph, x, split_layout(layout, axes, splits), axes, world=start, rules=rules)
+        named = split_layout(layout, axes, splits)
+        reader = Reader(graph, x, named, axes, symbols=symbols, world=start, rules=rules)
         if only is None and not fused and not start and not _may_normalize(reader, anchor):
             return []
         return _heads(reader, names, _readings(reader, names, bounds))

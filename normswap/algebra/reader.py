@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from normswap.algebra.errors import AxisSplitError, TooLargeError, UnreadableError
-from normswap.algebra.expressions import Expr, Group, Input, Parameter
+from normswap.algebra.expressions import Expr, Group, Input, Parameter, Size
 from normswap.algebra.graph import Graph, Key, Node
 from normswap.algebra.operator import Operator
 from normswap.algebra.rules_onnx import RULES, Rules
-from normswap.algebra.values import Axes, Constant, Layout, Tensor, Value
+from normswap.algebra.values import Axes, Constant, Layout, Sizes, Tensor, Value
+from normswap.layer import Dim
 
 __all__ = ["Reader", "layout_of", "retried", "split_layout"]
 
@@ -25,10 +26,10 @@ _TRANSPARENT = frozenset({"Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Pow
 T = TypeVar("T")
 
 
-def layout_of(dims: tuple[int | None, ...], names: tuple[str, ...] | None = None) -> tuple[Layout, dict[str, Expr]]:
+def layout_of(dims: tuple[Dim, ...], names: tuple[str, ...] | None = None) -> tuple[Layout, dict[str, Expr]]:
     """Name the dimensions of x, after their places where no names are given; return known lengths too."""
     names = names or tuple(map(str, range(len(dims))))
-    lengths = {name: Expr.number(dim) for name, dim in zip(names, dims, strict=True) if dim is not None}
+    lengths = {name: Expr.number(dim) for name, dim in zip(names, dims, strict=True) if isinstance(dim, int)}
     return tuple((name,) for name in names), lengths
 
 
@@ -41,6 +42,7 @@ class Reader:
         layout: Axes of its dimensions.
         axes: Lengths of these, and what counts as a rounding of what.
         given: Values that stand for themselves, as parameters do.
+        symbols: Axes of x by the strings that stand for their lengths.
         world: Which way conditions go; the branch that is taken where nothing is known is noted in it.
         rules: The table of rules.
     """
@@ -53,6 +55,7 @@ class Reader:
         axes: Axes,
         *,
         given: Mapping[Key, Value] | None = None,
+        symbols: Mapping[str, str] | None = None,
         world: Mapping[Key, bool] | None = None,
         rules: Rules = RULES,
     ) -> None:
@@ -63,6 +66,7 @@ class Reader:
         self.world = dict(world or {})
         self.input = Input(frozenset(axis for group in layout for axis in group))
         self._rules = rules
+        self._symbols = symbols or {}
         self._known: dict[Key, Value | UnreadableError] = {**(given or {}), x: Tensor(Expr.of(self.input), layout)}
         producer = graph.producer(x)
         self._start = -1 if producer is None else producer.position
@@ -95,6 +99,8 @@ class Reader:
         constant = self.graph.is_constant(key)
         if node is None or (constant and node.op_type not in _TRANSPARENT):
             return self._stored(key) if constant else self._given(key)
+        if node.kind == ("", "Shape") and node.inputs[0] is not None and not self._is_readable(node.inputs[0]):
+            return self._lengths_of(node, node.inputs[0])
         if node.position < self._start and not constant:
             raise UnreadableError("it is not computed from x")
         if node.branches is not None:
@@ -117,6 +123,28 @@ class Reader:
         outputs = sum(output is not None for output in node.outputs)
         return rule(Operator(node.op_type, node.attributes, inputs, node.opset, self.axes, outputs, node.domain))
 
+    def _is_readable(self, key: Key) -> bool:
+        try:
+            self.value(key)
+        except UnreadableError:
+            return False
+        return True
+
+    def _lengths_of(self, node: Node, key: Key) -> Value:
+        """Return the shape of a value that is not computed from x: what is declared of it, or lengths of their own."""
+        dims = self.graph.dims(key)
+        if dims is None:
+            raise UnreadableError("a shape of unknown rank")
+        entries = []
+        for place, dim in enumerate(dims):
+            if isinstance(dim, int):
+                entries.append(Expr.number(dim))
+            elif dim is not None and dim in self._symbols:
+                entries.append(self.axes.length(self._symbols[dim]))
+            else:
+                entries.append(Expr.of(Size(f"#{dim or f'{key}.{place}'}")))
+        return Sizes(tuple(entries[node.attributes.get("start") : node.attributes.get("end")]))
+
     def _stored(self, key: Key) -> Value:
         array = self.graph.array(key)
         if array is None:
@@ -129,7 +157,7 @@ class Reader:
         if not self.graph.is_input(key) or dims is None or len(dims) != 1 or not self.graph.is_real(key):
             raise UnreadableError("it is not computed from x")
         axis = f"?{key}.0"
-        if dims[0] is not None:
+        if isinstance(dims[0], int):
             self.axes.lengths[axis] = Expr.number(dims[0])
         layout: Layout = ((axis,),)
         return Tensor(Expr.of(Parameter(key, layout)), layout)

@@ -88,12 +88,17 @@ def _own(g: Expr, offset: Expr, root: Root, v: Expr, eps: Fraction, x: Input) ->
     b = offset + g * Expr.of(root, _MINUS_HALF) * m
     if kind == "unknown" and not _is_centred(root, x):
         return None
-    corrected = any(isinstance(atom, Call) for part in (g, b) for atom in part.atoms())
+    corrected = any(_is_correction(atom, x) for part in (g, b) for atom in part.atoms())
     if kind == "own" and corrected:
         kind = "corrected"
     elif kind == "own" and (_reads(g, x) or _reads(b, x) or _has_roots(g) or root in b.atoms()):
         return None  # no whole normalization yet: x / sqrt(v + eps), from which its mean is still to be taken
     return Form(kind, m, v, eps, g, b, over)
+
+
+def _is_correction(atom: object, x: Input) -> bool:
+    """Whether an atom is a function of a statistic of x, as a clipped ratio to the stored one is."""
+    return isinstance(atom, Call) and any(x in argument.atoms() for argument in atom.arguments)
 
 
 def _statistic(v: Expr, x: Input) -> tuple[Kind, Expr, frozenset[str]]:

@@ -95,12 +95,19 @@ class Survey:
     missed: list[Missed] = field(default_factory=list)
 
 
-def find(graph: Graph, rules: Rules = RULES) -> Survey:
-    """Find every normalization of a graph, in the order of the anchors."""
+def find(graph: Graph, rules: Rules = RULES, *, native: bool = True) -> Survey:
+    """Find every normalization of a graph, in the order of the anchors.
+
+    Args:
+        graph: The graph.
+        rules: The table of rules.
+        native: Whether operators that normalize by themselves are read as well. What they compute is known without;
+            one whose mean and variance are computed in the graph is always read.
+    """
     survey = Survey()
     done: set[Key] = set()
     for anchor in graph.nodes(ANCHORS):
-        if anchor.domain or anchor.output is None or not _is_anchor(graph, anchor):
+        if anchor.domain or anchor.output is None or not _is_anchor(graph, anchor, native=native):
             continue
         bounds = Bounds()
         x, hits = _best(graph, rules, anchor, bounds)
@@ -113,9 +120,10 @@ def find(graph: Graph, rules: Rules = RULES) -> Survey:
     return survey
 
 
-def _is_anchor(graph: Graph, node: Node) -> bool:
+def _is_anchor(graph: Graph, node: Node, *, native: bool) -> bool:
     if node.op_type in FUSED:
-        return node.inputs[0] is not None and not graph.is_constant(node.inputs[0])
+        wanted = native or _takes_computed_statistics(graph, node)
+        return wanted and node.inputs[0] is not None and not graph.is_constant(node.inputs[0])
     if node.op_type == "Sqrt":
         return True
     exponent = node.inputs[1] if len(node.inputs) > 1 else None
@@ -228,12 +236,13 @@ def _normalization(graph: Graph, rules: Rules, anchor: Node, x: Key, hit: Hit) -
 
 def _held(value: Expr) -> Held:
     """Return the key of the one parameter that a value is, or the number."""
-    if len(value.terms) == 1:
-        ((monomial, factor),) = value.terms.items()
-        if len(monomial) == 1 and factor == 1:
-            ((atom, power),) = monomial
-            if isinstance(atom, Parameter) and power == 1:
-                return cast(Key, atom.name)  # since it was read from a graph
+    for form in (value, plain(value)):  # a gain of ones, as a GroupNorm's InstanceNormalization has, is none
+        if len(form.terms) == 1:
+            ((monomial, factor),) = form.terms.items()
+            if len(monomial) == 1 and factor == 1:
+                ((atom, power),) = monomial
+                if isinstance(atom, Parameter) and power == 1:
+                    return cast(Key, atom.name)  # since it was read from a graph
     number = plain(value)
     return number.constant if number.is_number else None
 

@@ -46,7 +46,8 @@ def cuts(graph: Graph, rules: Rules, start: Iterable[Key], bounds: Bounds, *, re
         if node is None or (node.kind not in rules and node.branches is None):
             return
         seen = seen or node.op_type in _REDUCING
-        front |= {key for key in _data(node) if not graph.is_constant(key)}
+        # Whole numbers are lengths, wherever they come from.
+        front |= {key for key in _data(node) if not graph.is_constant(key) and graph.is_real(key)}
     bounds.reached |= seen
 
 

@@ -16,6 +16,7 @@ from normswap.algebra.search import Normalization, Survey, find
 from normswap.algebra.values import Axes
 from normswap.backends.onnx_graph.graph.model import OnnxModel
 from normswap.backends.onnx_graph.view import GraphView
+from normswap.layer import Dim
 
 
 def survey(body: str, dims: str = NCHW, **options: object) -> Survey:
@@ -29,7 +30,7 @@ def only(body: str, dims: str = NCHW, **options: object) -> Normalization:
     return layer
 
 
-def reader_of(graph: GraphView, dims: tuple[int | None, ...]) -> Reader:
+def reader_of(graph: GraphView, dims: tuple[Dim, ...]) -> Reader:
     layout, lengths = layout_of(dims)
     return Reader(graph, ((), "x"), layout, Axes(lengths))
 
@@ -233,3 +234,31 @@ def test_inside_a_local_function() -> None:
         ("batch-stat", ((), "x"), ((), "g")),
         ("batch-stat", (("t",), "r"), ((), "g")),
     ]
+
+
+def test_operators_that_normalize_by_themselves_can_be_left_out() -> None:
+    for name, (body, dims, _, _) in ROLES.items():
+        graph = GraphView(model(body, dims, stored=f"{PARAMETERS}, float[4, 1, 1, 1] g4, float[4, 1, 1, 1] b4"))
+        by_itself = "Normalization" in name
+        assert len(find(graph, native=False).found) == (not by_itself)
+
+
+def test_a_gain_that_is_a_function_of_parameters_alone_is_no_correction() -> None:
+    body = two_pass([0, 2, 3]).replace("w = Mul (n, g3)", "p = Max (g3, b3)\n w = Mul (n, p)")
+    layer = only(body)
+    assert layer.role == "batch-stat" and layer.gamma == ((), "p")
+
+
+def test_the_shape_of_another_value_counts_where_it_is_declared_to_be_the_same() -> None:
+    """As torch's exporter writes an unbiased deviation: expanded by the batch size of the model's own input."""
+    body = two_pass([2, 3]).replace(
+        "ve = Add (va, e)",
+        """
+      batch = Shape <start = 0, end = 1> (i)
+      rest = Constant <value = int64[3] {4, 1, 1}> ()
+      to = Concat <axis = 0> (batch, rest)
+      wide = Expand (va, to)
+      ve = Add (wide, e)""",
+    )
+    assert only(body).role == "instance"
+    assert not survey(body.replace("start = 0, end = 1", "start = 2, end = 3")).found  # the height is another length

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from graphlib import TopologicalSorter
 from typing import Any
 
 import onnx
@@ -14,10 +15,10 @@ from normswap.algebra.graph import Condition, Key, Node
 from normswap.backends.onnx_graph.graph.calls import called_by, key_of
 from normswap.backends.onnx_graph.graph.constants import constant, is_constant
 from normswap.backends.onnx_graph.graph.model import OnnxModel, read_tensor
-from normswap.backends.onnx_graph.graph.nodes import first_output
+from normswap.backends.onnx_graph.graph.nodes import first_output, graphs_in
 from normswap.backends.onnx_graph.graph.scopes import Origin, Scope, walk
 from normswap.backends.onnx_graph.graph.shapes import dims_of, spelled
-from normswap.layer import Array
+from normswap.layer import Array, Dim
 
 __all__ = ["GraphView"]
 
@@ -52,7 +53,7 @@ class GraphView:
         self._functions = {key_of(function) for function in model.proto.functions}
         self._scopes = {scope.path: scope for scope in (walk(model) if scopes is None else scopes)}
         self._nodes: dict[int, Node] = {}
-        self._dims: dict[Key, tuple[int | None, ...] | None] = {}
+        self._dims: dict[Key, tuple[Dim, ...] | None] = {}
 
     def key(self, scope: Scope, name: str) -> Key:
         """Return the key of a name in a scope."""
@@ -91,7 +92,7 @@ class GraphView:
         return index
 
     def _add(self, scope: Scope, conditions: tuple[Condition, ...], index: _Index) -> None:
-        for node in scope.nodes:
+        for node in _in_order(scope):
             owner = first_output(node) or node.name
             if called_by(node) in self._functions and (inner := self._scopes.get((*scope.path, owner))) is not None:
                 self._add(inner, conditions, index)
@@ -196,17 +197,17 @@ class GraphView:
             return None
         return constant(origin.scope, origin.name)
 
-    def dims(self, key: Key) -> tuple[int | None, ...] | None:
+    def dims(self, key: Key) -> tuple[Dim, ...] | None:
         """Return the lengths of a value's dimensions, as far as shape inference and its neighbours show them."""
         if key not in self._dims:
             self._dims[key] = self._shown(key, _FURTHEST)
         return self._dims[key]
 
-    def _shown(self, key: Key, further: int) -> tuple[int | None, ...] | None:
+    def _shown(self, key: Key, further: int) -> tuple[Dim, ...] | None:
         origin = self.place(key)
         dims = dims_of(origin.scope.value_type(origin.name))
         if dims is not None:
-            return tuple(dim if isinstance(dim, int) and dim > 0 else None for dim in dims)
+            return tuple(None if dim == 0 else dim for dim in dims)
         rank = None
         node = self.producer(key)
         if node is not None and node.op_type in ("Conv", "ConvTranspose") and node.inputs[1] is not None:
@@ -225,6 +226,23 @@ class GraphView:
         origin = self.place(key)
         name = spelled(origin.scope.value_type(origin.name))
         return name is None or "float" in name
+
+
+def _in_order(scope: Scope) -> list[onnx.NodeProto]:
+    """Return the nodes of a scope, each after those that it reads; a file may have them in any order."""
+    nodes = list(scope.nodes)
+    places = {name: place for place, node in enumerate(nodes) for name in node.output}
+    reads = [[places[name] for name in _reads(node) if name in places] for node in nodes]
+    if all(place > before for place, read in enumerate(reads) for before in read):
+        return nodes
+    return [nodes[place] for place in TopologicalSorter(dict(enumerate(reads))).static_order()]
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    """Return the names that a node reads, those inside its subgraphs too."""
+    inside = [name for graph in graphs_in(node) for inner in graph.node for name in inner.input]
+    returned = [value.name for graph in graphs_in(node) for value in graph.output]
+    return [name for name in (*node.input, *inside, *returned) if name]
 
 
 def _attributes(scope: Scope, node: onnx.NodeProto) -> Mapping[str, Any]:
