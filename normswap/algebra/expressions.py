@@ -16,6 +16,7 @@ from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 from normswap.algebra.errors import TooLargeError, UnreadableError
+from normswap.algebra.rational import rational_root
 
 __all__ = [
     "HALF",
@@ -119,8 +120,10 @@ class Expr:
         self.terms = terms
 
     @staticmethod
-    def number(value: int | Fraction) -> Expr:
-        """Return a constant."""
+    def number(value: Expr | Fraction | float) -> Expr:
+        """Return a constant; an expression is returned as it is."""
+        if isinstance(value, Expr):
+            return value
         return Expr({ONE: Fraction(value)} if value else {})
 
     @staticmethod
@@ -138,17 +141,16 @@ class Expr:
     def __hash__(self) -> int:
         return hash(self._key)
 
-    def __repr__(self) -> str:
-        return f"Expr({dict(self.terms)!r})"
-
     def __bool__(self) -> bool:
         return bool(self.terms)
 
-    def __add__(self, other: Expr) -> Expr:
-        return self._plus(other, 1)
+    def __add__(self, other: Expr | float) -> Expr:
+        return self._plus(Expr.number(other), 1)
 
-    def __sub__(self, other: Expr) -> Expr:
-        return self._plus(other, -1)
+    __radd__ = __add__
+
+    def __sub__(self, other: Expr | float) -> Expr:
+        return self._plus(Expr.number(other), -1)
 
     def __neg__(self) -> Expr:
         return Expr({monomial: -factor for monomial, factor in self.terms.items()})
@@ -159,7 +161,8 @@ class Expr:
             _accumulate(terms, monomial, sign * factor)
         return Expr(terms)
 
-    def __mul__(self, other: Expr) -> Expr:
+    def __mul__(self, other: Expr | float) -> Expr:
+        other = Expr.number(other)
         if len(self.terms) * len(other.terms) > _MOST_PRODUCTS:
             raise TooLargeError(f"a product of {len(self.terms)} and {len(other.terms)} terms")
         terms: dict[Monomial, Fraction] = {}
@@ -176,8 +179,13 @@ class Expr:
                     _accumulate(terms, found, factor)
         return Expr(terms)
 
-    def __truediv__(self, other: Expr) -> Expr:
-        return self * other**-1
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Expr | float) -> Expr:
+        return self * Expr.number(other) ** -1
+
+    def __rtruediv__(self, other: float) -> Expr:
+        return Expr.number(other) / self
 
     def __pow__(self, exponent: int | Fraction) -> Expr:
         exponent = Fraction(exponent)
@@ -196,7 +204,7 @@ class Expr:
             ((monomial, factor),) = self.terms.items()
             if exponent.denominator == 1:
                 return Expr({frozenset((atom, power * exponent) for atom, power in monomial): factor ** int(exponent)})
-            root = _rational_root(factor)
+            root = rational_root(factor)
             if root is not None and all(isinstance(atom, Root | Size) for atom, _ in monomial):
                 found = frozenset((atom, power * exponent) for atom, power in monomial)
                 if all((2 * power).denominator == 1 for _, power in found):
@@ -257,13 +265,6 @@ def _joined(left: Monomial, right: Monomial) -> tuple[Monomial, tuple[tuple[Expr
             bases.append((atom.base, math.floor(power)))
             powers[atom] = power - math.floor(power)
     return frozenset((atom, power) for atom, power in powers.items() if power), tuple(bases)
-
-
-def _rational_root(value: Fraction) -> Fraction | None:
-    if value <= 0:
-        return None
-    up, down = math.isqrt(value.numerator), math.isqrt(value.denominator)
-    return Fraction(up, down) if up * up == value.numerator and down * down == value.denominator else None
 
 
 @lru_cache(1 << 16)

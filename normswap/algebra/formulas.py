@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any, TypeAlias
 
-from normswap.algebra.expressions import HALF, Expr
+from normswap.algebra.expressions import HALF, Expr, Root
 from normswap.algebra.means import mean, variance
 
-__all__ = ["Parameters", "Target", "formula", "ideals", "normalization"]
+__all__ = ["Parameters", "Target", "Weights", "formula", "ideals", "normalization"]
+
+# The number of samples -> the weights of the statistics of the input and of the stored ones, by +, -, * and / alone.
+Weights: TypeAlias = Callable[[Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,17 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Target:
-    """What a target normalizes with.
+    """Which statistics a target normalizes with.
 
     Attributes:
-        over: Axes of x that its own statistics span, empty where only stored ones count.
+        over: Axes of x that its own statistics span; none where stored ones alone are used.
         samples: As how many samples its own statistics count.
-        prior: As how many samples the stored statistics count: 0, or infinity where nothing else counts.
+        weights: For a mixture: the weights of its own statistics and of the stored ones, by the number of samples.
     """
 
     over: frozenset[str]
     samples: Expr
-    prior: float = 0.0
+    weights: Weights | None = None
 
 
 def normalization(x: Expr, m: Expr, v: Expr, parameters: Parameters) -> Expr:
@@ -52,28 +56,29 @@ def normalization(x: Expr, m: Expr, v: Expr, parameters: Parameters) -> Expr:
 
 
 def formula(x: Expr, target: Target, parameters: Parameters) -> Expr:
-    """Return what a target computes of x.
-
-    Mean and variance are (prior * stored + samples * own) / (prior + samples), the variance biased.
-    """
-    if target.prior == 0:
+    """Return what a target computes of x; mean and variance are mixed by the same weights, the variance biased."""
+    if target.over and target.weights is None:
         return normalization(x, mean(x, target.over), variance(x, target.over), parameters)
     assert parameters.mean is not None and parameters.var is not None, "a target that reads stored statistics"
-    if math.isinf(target.prior):
+    if target.weights is None:
         return normalization(x, parameters.mean, parameters.var, parameters)
-    prior = Expr.number(Fraction(target.prior))
-    total = prior + target.samples
-    of_stored, of_own = prior / total, target.samples / total
-    m = of_stored * parameters.mean + of_own * mean(x, target.over)
-    v = of_stored * parameters.var + of_own * variance(x, target.over)
+    of_own, of_stored = target.weights(target.samples)
+    m = of_own * mean(x, target.over) + of_stored * parameters.mean
+    v = of_own * variance(x, target.over) + of_stored * parameters.var
     return normalization(x, m, v, parameters)
 
 
 def ideals(target: Target) -> tuple[Fraction, ...]:
-    """Return the numbers of a target that a file holds rounded, so that they are read as what they stand for."""
-    if target.prior == 0 or math.isinf(target.prior):
+    """Return the numbers of a target that a file may hold rounded, so that they are read as what they stand for."""
+    if target.weights is None:
         return ()
-    prior = Fraction(target.prior)
-    counted = target.samples.integer
-    shares = () if counted is None else (prior / (prior + counted), counted / (prior + counted))
-    return (prior, *shares)
+    found = [number for weight in target.weights(target.samples) for number in _numbers(weight)]
+    return tuple(dict.fromkeys(number for number in found if number != 1))
+
+
+def _numbers(value: Expr) -> Iterator[Fraction]:
+    for monomial, factor in value.terms.items():
+        yield factor
+        for atom, _ in monomial:
+            if isinstance(atom, Root):
+                yield from _numbers(atom.base)

@@ -9,7 +9,7 @@ from fractions import Fraction
 from normswap.algebra.equality import equal
 from normswap.algebra.errors import UnreadableError
 from normswap.algebra.expressions import Expr, Parameter, Size
-from normswap.algebra.formulas import Parameters, Target, formula, ideals
+from normswap.algebra.formulas import Parameters, Target, Weights, formula, ideals
 from normswap.algebra.graph import Graph, Key
 from normswap.algebra.reader import Reader, layout_of, retried, split_layout
 from normswap.algebra.rules_onnx import RULES, Rules
@@ -35,8 +35,10 @@ class Claim:
         mean: Where the stored mean is, if the target reads it.
         var: Where the stored variance is, likewise.
         eps: The exact number that is added to the variance.
-        by_sample: Whether its own statistics are those of each sample, or of the batch.
-        prior: As how many samples the stored statistics count: 0, or infinity where nothing else counts.
+        over: Which axes of x its own statistics span: "batch", "channel", "spatial", "last"; none where stored ones
+            alone are used.
+        groups: Into how many groups the channels are divided where they are among these, None for one group.
+        weights: For a mixture: the weights of its own statistics and of the stored ones, by the number of samples.
         channels: The number of channels, where it is known.
     """
 
@@ -48,8 +50,9 @@ class Claim:
     mean: Key | None
     var: Key | None
     eps: Fraction
-    by_sample: bool
-    prior: float = 0.0
+    over: tuple[str, ...]
+    groups: int | None = None
+    weights: Weights | None = None
     channels: int | None = None
 
 
@@ -88,6 +91,9 @@ def prove(graph: Graph, claim: Claim, rules: Rules = RULES) -> Proof:
 
 def _proved(graph: Graph, claim: Claim, rules: Rules, channels: int | None) -> Proof:
     names = (_BATCH, _CHANNELS, *(f"S{place}" for place in range(2, claim.rank)))
+    groups = claim.groups if "channel" in claim.over else None
+    if groups not in (None, 1) and (channels is None or channels % groups):
+        return Proof(False, "its channels are not known to divide into its groups", channels, readable=False)
     target = _target(claim, names)
 
     def read(splits: Mapping[str, tuple[int, int]]) -> tuple[Reader, Tensor, Layout]:
@@ -95,6 +101,8 @@ def _proved(graph: Graph, claim: Claim, rules: Rules, channels: int | None) -> P
         axes = Axes(ideals=ideals(target))
         if channels is not None:
             axes.lengths[_CHANNELS] = Expr.number(channels)
+            if groups not in (None, 1):
+                splits = {**splits, _CHANNELS: (groups, channels // groups)}
         layout = split_layout(layout, axes, splits)
         reader = Reader(graph, claim.x, layout, axes, given=_given(claim, layout), rules=rules)
         return reader, reader.tensor(claim.y), layout
@@ -119,9 +127,10 @@ def _proved(graph: Graph, claim: Claim, rules: Rules, channels: int | None) -> P
 
 
 def _target(claim: Claim, names: tuple[str, ...]) -> Target:
-    over = frozenset(names[2:] if claim.by_sample else (names[0], *names[2:]))
-    samples = Expr.number(1) if claim.by_sample else Expr.of(Size(names[0]))
-    return Target(over, samples, claim.prior)
+    axes = {"batch": names[:1], "channel": names[1:2], "spatial": names[2:], "last": names[-1:]}
+    over = frozenset(name for word in claim.over for name in axes[word])
+    samples = Expr.of(Size(names[0])) if "batch" in claim.over else Expr.number(1)
+    return Target(over, samples, claim.weights)
 
 
 def _vector(key: Key, layout: Layout) -> Tensor:
@@ -136,12 +145,14 @@ def _given(claim: Claim, layout: Layout) -> dict[Key, Value]:
 
 
 def _expected(reader: Reader, claim: Claim, target: Target) -> Expr:
-    # Statistics over the axes as they are read: the parts of one that is split stand for it.
-    over = frozenset(axis for group in reader.layout for axis in group if axis.split(".")[0] in target.over)
+    # The parts of an axis that is split stand for it; of the channels in groups, the part within a group.
+    grouped = claim.groups not in (None, 1)
+    parts = [axis for group in reader.layout for axis in group if axis.split(".")[0] in target.over]
+    over = frozenset(axis for axis in parts if not (grouped and axis == f"{_CHANNELS}.0"))
     weight, bias, mean, var = (
         None if key is None else _vector(key, reader.layout).expr
         for key in (claim.weight, claim.bias, claim.mean, claim.var)
     )
     assert weight is not None and bias is not None, "every layer has both"
     parameters = Parameters(weight, bias, claim.eps, mean, var)
-    return formula(Expr.of(reader.input), Target(over, target.samples, target.prior), parameters)
+    return formula(Expr.of(reader.input), Target(over, target.samples, target.weights), parameters)

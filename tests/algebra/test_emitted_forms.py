@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -62,11 +63,6 @@ def converted(norm: Norm, dims: str = DIMS) -> tuple[OnnxModel, OnnxModel]:
     return before, rewrite(before, plan, version="0")
 
 
-def prior_of(norm: Norm) -> float:
-    """The weight of the stored statistics, in samples: infinity where they are used alone."""
-    return norm.parameters.get("prior", 0.0) if norm.formula.over else float("inf")
-
-
 def proof_of(before: OnnxModel, after: OnnxModel, norm: Norm, rank: int = 4) -> Proof:
     (site,) = sites(before)
     graph = GraphView(after)
@@ -80,8 +76,8 @@ def proof_of(before: OnnxModel, after: OnnxModel, norm: Norm, rank: int = 4) -> 
         mean=mean,
         var=var,
         eps=Fraction(float(np.float32(1e-5))),
-        by_sample=norm.formula.alone,
-        prior=prior_of(norm),
+        over=norm.formula.over,
+        weights=norm.formula.weights,
         channels=CHANNELS,
     )
     return prove(graph, claim)
@@ -104,9 +100,7 @@ def test_a_form_is_not_another_target(to: str, form: str) -> None:
     norm = only(TARGETS[to], form)
     before, after = converted(norm)
     for other in TARGETS.values():
-        same = (other.formula.alone, prior_of(other)) == (norm.formula.alone, prior_of(norm)) or (
-            other.name == norm.name == "population"
-        )
+        same = (other.name, other.parameters) == (norm.name, norm.parameters)
         assert proof_of(before, after, other).holds == same
 
 
@@ -211,3 +205,49 @@ def test_numbers_that_the_file_holds_rounded_are_told() -> None:
     norm = TARGETS["blend of samples"]
     proof = proof_of(*converted(norm), norm)
     assert proof.holds and proof.rounded == {Fraction(1, 3), Fraction(2, 3)}
+
+
+GROUPED = {
+    "GroupNormalization": "y = GroupNormalization <num_groups = 4, epsilon = 1e-5> (a, scale, bias)",
+    "InstanceNormalization of the groups": """
+      to = Constant <value = int64[3] {0, 4, -1}> ()
+      ones = Constant <value = float[4] {1, 1, 1, 1}> ()
+      zeros = Constant <value = float[4] {0, 0, 0, 0}> ()
+      f = Reshape (a, to)
+      n = InstanceNormalization <epsilon = 1e-5> (f, ones, zeros)
+      sh = Shape (a)
+      back = Reshape (n, sh)
+      axes = Constant <value = int64[2] {1, 2}> ()
+      s3 = Unsqueeze (scale, axes)
+      b3 = Unsqueeze (bias, axes)
+      w = Mul (back, s3)
+      y = Add (w, b3)""",
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_statistics_of_groups_are_proved_for_the_channels_that_there_are(name: str) -> None:
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+    grouped (float[{DIMS}] x) => (float[{DIMS}] y) <float[{CHANNELS}] scale, float[{CHANNELS}] bias> {{
+      a = Relu (x)
+      {GROUPED[name]}
+    }}"""
+    graph = GraphView(OnnxModel(built(text)))
+    claim = Claim(
+        x=((), "a"),
+        y=((), "y"),
+        rank=4,
+        weight=((), "scale"),
+        bias=((), "bias"),
+        mean=None,
+        var=None,
+        eps=Fraction(float(np.float32(1e-5))),
+        over=("channel", "spatial"),
+        groups=4,
+        channels=CHANNELS,
+    )
+    proof = prove(graph, claim)
+    assert proof.holds and proof.channels == CHANNELS, proof.reason
+    assert not prove(graph, replace(claim, groups=3)).holds
+    assert not prove(graph, replace(claim, groups=None)).holds
+    assert not prove(graph, replace(claim, over=("spatial",), groups=None)).holds

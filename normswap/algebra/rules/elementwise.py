@@ -10,6 +10,7 @@ from normswap.algebra.errors import UnreadableError
 from normswap.algebra.expressions import HALF, Call, Expr
 from normswap.algebra.layouts import aligned
 from normswap.algebra.operator import Operator
+from normswap.algebra.spelling import spelled
 from normswap.algebra.substitution import plain
 from normswap.algebra.values import Constant, Sizes, Tensor, Value, exact
 
@@ -164,7 +165,7 @@ def extreme(operator: Operator) -> Value:
 def _extreme(function: str, exprs: list[Expr]) -> Expr:
     if all(expr.is_number for expr in exprs):
         return Expr.number((max if function == "Max" else min)(expr.constant for expr in exprs))
-    distinct = sorted(set(exprs), key=repr)
+    distinct = sorted(set(exprs), key=spelled)
     return distinct[0] if len(distinct) == 1 else Expr.of(Call(function, tuple(distinct)))
 
 

@@ -60,7 +60,7 @@ def _ranks(layer: NormLayer, norm: Norm) -> tuple[int, ...]:
     """Return the ranks that a layer's input may have."""
     if layer.rank is not None:
         return (layer.rank,)
-    return tuple(rank for rank in _RANKS if rank > 2 or not norm.by_sample)
+    return tuple(rank for rank in _RANKS if rank > 2 or not norm.formula.alone)
 
 
 def _proof(graph: GraphView, scope: Scope | None, site: Site, norm: Norm, ranks: tuple[int, ...]) -> Proof:
@@ -78,7 +78,8 @@ def _proof(graph: GraphView, scope: Scope | None, site: Site, norm: Norm, ranks:
 
 def _claim(graph: GraphView, scope: Scope, site: Site, norm: Norm, rank: int) -> Claim:
     x, scale, bias, mean, var = (graph.key(scope, name) for name in site.node.input[:5])
-    stored = norm.prior != 0
+    formula, channels = norm.formula, site.layer.num_features
+    stored = formula.reads_stored
     return Claim(
         x=x,
         y=graph.key(scope, site.node.output[0]),
@@ -88,7 +89,8 @@ def _claim(graph: GraphView, scope: Scope, site: Site, norm: Norm, rank: int) ->
         mean=mean if stored else None,
         var=var if stored else None,
         eps=Fraction(site.layer.eps),
-        by_sample=norm.by_sample,
-        prior=norm.prior,
-        channels=site.layer.num_features,
+        over=formula.over,
+        groups=formula.groups_of(channels) if formula.joins_channels and channels is not None else None,
+        weights=formula.weights,
+        channels=channels,
     )
