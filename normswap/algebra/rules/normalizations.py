@@ -180,12 +180,14 @@ def _of_groups(operator: Operator, index: int, rank: int, outer: tuple[str, ...]
     behind = ((),) * (rank - 2)
     if operator.opset < 21:
         return Tensor(vector.expr, (vector.layout[0], (), *behind))
-    expr = vector.expr
-    for axis in vector.layout[0]:  # one number for each channel: named by all axes of the channels at once
-        if operator.axes.length(axis) != operator.axes.count((*outer, *inner)):
-            raise UnreadableError("GroupNormalization with parameters of another length")
-        expr = renamed(expr, {axis: (*outer, *inner)})
-    return Tensor(expr, (outer, inner, *behind) if vector.layout[0] else ((), (), *behind))
+    group = vector.layout[0]
+    laid: Layout = (outer, inner, *behind) if group else ((), (), *behind)
+    if not group or group == (*outer, *inner):
+        return Tensor(vector.expr, laid)
+    if len(group) > 1 or operator.axes.length(group[0]) != operator.axes.count((*outer, *inner)):
+        raise UnreadableError("GroupNormalization with parameters of another length")
+    # One number for each channel: named by all axes of the channels at once.
+    return Tensor(renamed(vector.expr, {group[0]: (*outer, *inner)}), laid)
 
 
 def mean_variance_normalization(operator: Operator) -> Value:
