@@ -87,9 +87,9 @@ def proof_of(before: OnnxModel, after: OnnxModel, norm: Norm, rank: int = 4) -> 
 def test_a_form_is_proved_for_every_shape(to: str, form: str) -> None:
     norm = only(TARGETS[to], form)
     before, after = converted(norm)
-    start = time.perf_counter()
+    start = time.process_time()
     proof = proof_of(before, after, norm)
-    assert time.perf_counter() - start <= SECONDS
+    assert time.process_time() - start <= SECONDS
     assert proof.holds, proof.reason
     # The only form that writes the number of channels into the file.
     assert (proof.channels is not None) == (form == "transposed InstanceNormalization")

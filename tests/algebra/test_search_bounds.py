@@ -56,9 +56,9 @@ def test_a_graph_of_a_hundred_thousand_nodes_takes_a_second_where_nothing_is_fou
     long = sums(100_000)
     # Walking and inferring types is what reading the layers takes anyway.
     scopes = [Scope(long, long.proto.graph, opsets={"": 17}, types=Types({}))]
-    start = time.perf_counter()
+    start = time.process_time()
     found = find(GraphView(long, scopes))
-    assert time.perf_counter() - start <= 1.0
+    assert time.process_time() - start <= 1.0
     assert not found.found
 
 
@@ -67,9 +67,9 @@ def test_time_grows_with_the_graph_and_no_faster() -> None:
     for count in (25, 100):
         long = layers(count)
         scopes = tuple(walk(long))
-        start = time.perf_counter()
+        start = time.process_time()
         assert len(find(GraphView(long, scopes)).found) == count
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert times[1] <= 4 * 3 * times[0]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from graphlib import TopologicalSorter
@@ -52,6 +52,11 @@ class GraphView:
     def __init__(self, model: OnnxModel, scopes: Iterable[Scope] | None = None) -> None:
         self._functions = {key_of(function) for function in model.proto.functions}
         self._scopes = {scope.path: scope for scope in (walk(model) if scopes is None else scopes)}
+        # Which nodes of a scope hold others, by the paths of these: most scopes have none, and are read faster.
+        self._holders: dict[tuple[str, ...], set[str]] = {}
+        for path in self._scopes:
+            if path:
+                self._holders.setdefault(path[:-1], set()).update({path[-1], path[-1].rpartition(":")[0]})
         self._nodes: dict[int, Node] = {}
         self._dims: dict[Key, tuple[Dim, ...] | None] = {}
 
@@ -92,15 +97,27 @@ class GraphView:
         return index
 
     def _add(self, scope: Scope, conditions: tuple[Condition, ...], index: _Index) -> None:
-        for node in _in_order(scope):
-            owner = first_output(node) or node.name
-            if called_by(node) in self._functions and (inner := self._scopes.get((*scope.path, owner))) is not None:
+        holders = self._holders.get(scope.path, set())
+        path, here, same = scope.path, scope.producers.keys() | scope.initializers.keys(), index.same
+        for node in _in_order(scope, holders):
+            owner = (first_output(node) or node.name) if holders else ""
+            holds = owner in holders
+            if (
+                holds
+                and called_by(node) in self._functions
+                and (inner := self._scopes.get((*scope.path, owner))) is not None
+            ):
                 self._add(inner, conditions, index)
                 for name, returned in zip(node.output, inner.output_names, strict=False):
                     index.same[scope.path, name] = self._key(inner, returned, index.same)
                 continue
-            reads = {self._key(scope, name, index.same) for name in node.input if name}
-            reads |= self._add_subgraphs(scope, node, owner, conditions, index)
+            reads: set[Key] = {
+                (path, name) if not same and name in here else self._key(scope, name, same)
+                for name in node.input
+                if name
+            }
+            if holds:
+                reads |= self._add_subgraphs(scope, node, owner, conditions, index)
             position = len(index.nodes)
             index.nodes.append((scope, node, conditions))
             for key in reads:
@@ -228,21 +245,23 @@ class GraphView:
         return name is None or "float" in name
 
 
-def _in_order(scope: Scope) -> list[onnx.NodeProto]:
+def _in_order(scope: Scope, holders: Collection[str]) -> list[onnx.NodeProto]:
     """Return the nodes of a scope, each after those that it reads; a file may have them in any order."""
     nodes = list(scope.nodes)
     places = {name: place for place, node in enumerate(nodes) for name in node.output}
-    reads = [[places[name] for name in _reads(node) if name in places] for node in nodes]
+    reads = [[places[name] for name in _reads(node, holders) if name in places] for node in nodes]
     if all(place > before for place, read in enumerate(reads) for before in read):
         return nodes
     return [nodes[place] for place in TopologicalSorter(dict(enumerate(reads))).static_order()]
 
 
-def _reads(node: onnx.NodeProto) -> list[str]:
+def _reads(node: onnx.NodeProto, holders: Collection[str]) -> Iterable[str]:
     """Return the names that a node reads, those inside its subgraphs too."""
+    if not holders or (first_output(node) or node.name) not in holders:
+        return filter(None, node.input)
     inside = [name for graph in graphs_in(node) for inner in graph.node for name in inner.input]
     returned = [value.name for graph in graphs_in(node) for value in graph.output]
-    return [name for name in (*node.input, *inside, *returned) if name]
+    return filter(None, (*node.input, *inside, *returned))
 
 
 def _attributes(scope: Scope, node: onnx.NodeProto) -> Mapping[str, Any]:
