@@ -1,7 +1,7 @@
 """Measure the cost of a diagnosis, as a ratio to plain inference: one pass in each mode that it runs.
 
 One process. In each round every plain pass and then ``normswap.diagnose`` go over the same samples, with targets. The
-ratio includes everything: starting sessions, gathering, comparing, recalibrating and its verification, and the search
+ratio includes everything: starting sessions, collection, comparing, recalibrating and its verification, and the search
 for the fewest layers. The output is the median of the rounds with the least and the most in brackets, and the growth
 of the peak of traced memory from a quarter of the samples to all of them, in an untimed run.
 
@@ -23,7 +23,7 @@ import click
 import numpy as np
 import onnxruntime
 import torch
-from gather import EXTENT, FIXTURE, ROOT, in_mode
+from collect import EXTENT, FIXTURE, ROOT, in_mode
 
 import normswap
 from normswap.backends import onnx_graph, save

@@ -77,7 +77,7 @@ Exit codes: 0 equal, 1 different, 2 trouble (usage, unreadable, refused, does no
 )
 @click.version_option(__version__, prog_name="normswap")
 def command() -> None:
-    """Gather the commands."""
+    """Collect the commands."""
 
 
 for _command in (inspect, convert, verify, diagnose, recalibrate):

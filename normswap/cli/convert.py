@@ -12,7 +12,7 @@ import click
 import normswap
 from normswap.cli import checkpoints
 from normswap.cli.idle import raise_for_idle, raise_for_idle_with_checkpoints
-from normswap.cli.options import REPORTS, form_of, options, options_of, parameters_in
+from normswap.cli.options import REPORTS, options, options_of, parameters_in, report_format_of
 from normswap.cli.output import prints_aside, show_outcomes
 from normswap.cli.pair import Pair
 from normswap.cli.progress import ProgressBar
@@ -43,7 +43,7 @@ def convert(
     weights: str | None,
     output: str,
     force: bool,
-    form: str | None,
+    report_format: str | None,
     as_json: bool,
     reports: tuple[str, ...],
     **given: Any,
@@ -53,8 +53,8 @@ def convert(
     MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors) by itself. For a
     factory's model the suffix of OUT selects weights (.pth, .safetensors) or an export (.onnx, .pt2).
     """
-    form = form_of(form, as_json)
-    check_reports("convert", form, reports, [model])
+    report_format = report_format_of(report_format, as_json)
+    check_reports("convert", report_format, reports, [model])
     report, written, trouble = None, None, ""
     try:
         with prints_aside(), ProgressBar() as progress:
@@ -62,10 +62,10 @@ def convert(
     except NormswapError as error:
         trouble = str(error)
     outcome = Outcome(output, model, output, to, report, trouble, None if written is None else str(written))
-    if report is not None and form == "text":
+    if report is not None and report_format == "text":
         click.echo(f"{counted(len(report.planned), 'BatchNorm layer')} -> {to}: {report.meaning}")
-    show_outcomes([outcome], "convert", form, reports)
-    if written and form == "text":
+    show_outcomes([outcome], "convert", report_format, reports)
+    if written and report_format == "text":
         click.echo(f"wrote {written}")
     if report is not None and not report.ok:
         click.echo("normswap: nothing was written, because the conversion did not verify", err=True)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import normswap
-from normswap.cli.options import REPORTS, form_of, options, options_of
+from normswap.cli.options import REPORTS, options, options_of, report_format_of
 from normswap.cli.output import prints_aside, show
 from normswap.cli.pair import Pair
 from normswap.cli.progress import ProgressBar
@@ -32,7 +32,7 @@ def diagnose(
     inputs: str,
     weights: str | None,
     output: str | None,
-    form: str | None,
+    report_format: str | None,
     as_json: bool,
     reports: tuple[str, ...],
     **given: Any,
@@ -42,12 +42,12 @@ def diagnose(
     MODEL is an .onnx file or package.module:factory. DATA is an .npz file of arrays by input name, an .npy file, or a
     folder of those or of PNG or JPEG images. Without --targets, the outputs of train mode are the targets.
     """
-    form = form_of(form, as_json)
+    report_format = report_format_of(report_format, as_json)
     reports = (*reports, *filter(None, [output]))
-    check_reports("diagnose", form, reports, [model, inputs, *filter(None, (given["targets"], weights))])
+    check_reports("diagnose", report_format, reports, [model, inputs, *filter(None, (given["targets"], weights))])
     with prints_aside(), ProgressBar() as progress:
         found = normswap.diagnose(source_of(model, weights), inputs, progress=progress, **given)
-    show(diagnosed(found, model), form, reports)
-    if output is not None and form == "text":
+    show(diagnosed(found, model), report_format, reports)
+    if output is not None and report_format == "text":
         click.echo(f"wrote {output}")
     return EQUAL if found.complete else INTERRUPTED

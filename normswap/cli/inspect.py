@@ -11,7 +11,7 @@ import click
 from normswap.backends.look import look
 from normswap.backends.torch.checkpoint import layers_in, read_checkpoint
 from normswap.cli.idle import raise_for_idle_with_checkpoints
-from normswap.cli.options import REPORTS, TARGETS, form_of, options, options_of, parameters_in
+from normswap.cli.options import REPORTS, TARGETS, options, options_of, parameters_in, report_format_of
 from normswap.cli.output import prints_aside, show
 from normswap.cli.pair import Pair
 from normswap.cli.source import is_checkpoint, source_of
@@ -36,7 +36,7 @@ def inspect(
     model: str,
     to: str | None,
     weights: str | None,
-    form: str | None,
+    report_format: str | None,
     as_json: bool,
     reports: tuple[str, ...],
     **given: Any,
@@ -46,8 +46,8 @@ def inspect(
     MODEL is an .onnx or .pt2 file, package.module:factory, or a checkpoint (.pth, .safetensors). With --inputs or
     --shape a factory's model is run once, so that the shapes of its layers are known.
     """
-    form = form_of(form, as_json)
-    check_reports("inspect", form, reports, [model, *filter(None, (weights, given["inputs"]))])
+    report_format = report_format_of(report_format, as_json)
+    check_reports("inspect", report_format, reports, [model, *filter(None, (weights, given["inputs"]))])
     parameters = parameters_in(given)
     if to is None and (parameters or any(given[name] for name in ("only", "skip", "for_runtime"))):
         names = ", ".join(["--only", "--skip", "--for", *(f"--{name}" for name in all_parameters())])
@@ -56,7 +56,7 @@ def inspect(
     scope = Scope(**{declared.name: given[declared.name] for declared in fields(Scope)})
     with prints_aside():
         layers, planned, remarks = _inspected(source_of(model, weights), norm, scope, given["for_runtime"])
-    show(inspected(model, layers, planned, remarks), form, reports)
+    show(inspected(model, layers, planned, remarks), report_format, reports)
     return EQUAL
 
 

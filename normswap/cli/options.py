@@ -15,13 +15,13 @@ from normswap.options import Kind, option_of, spelled
 from normswap.reports.formats import FORMATS
 from normswap.runtimes import OWN, RUNTIMES
 
-__all__ = ["REPORTS", "TARGETS", "form_of", "options", "options_of", "parameters_in"]
+__all__ = ["REPORTS", "TARGETS", "options", "options_of", "parameters_in", "report_format_of"]
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 TARGETS = f"[{'|'.join(NORMS)}]"
 REPORTS = ("format", "json", "report")
-_SUFFIXES = [form.suffix for form in FORMATS.values() if form.suffix]
+_SUFFIXES = [report_format.suffix for report_format in FORMATS.values() if report_format.suffix]
 
 
 def options(*names: str) -> Decorator:
@@ -29,7 +29,7 @@ def options(*names: str) -> Decorator:
     known = {
         "to": click.option("--to", required=True, metavar=TARGETS, help="The target."),
         "format": click.option(
-            "--format", "form", type=click.Choice(list(FORMATS)), help="How the report is printed.  [default: text]"
+            "--format", "report_format", type=click.Choice(list(FORMATS)), help="How the report is printed.  [default: text]"
         ),
         "json": click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
         "report": click.option(
@@ -40,16 +40,16 @@ def options(*names: str) -> Decorator:
     return _together([known[name] for name in names])
 
 
-def form_of(form: str | None, as_json: bool) -> str:
+def report_format_of(report_format: str | None, as_json: bool) -> str:
     """Return the format that ``--format`` and ``--json`` ask for.
 
     They are options of their own: click 8.1 cannot let two of them share a parameter with a default.
     """
-    if as_json and form not in (None, "json"):
+    if as_json and report_format not in (None, "json"):
         raise click.UsageError(
-            f"--json is short for --format json and contradicts --format {form}; leave one of them out"
+            f"--json is short for --format json and contradicts --format {report_format}; leave one of them out"
         )
-    return "json" if as_json else form or "text"
+    return "json" if as_json else report_format or "text"
 
 
 def options_of(arguments: type, *names: str) -> Decorator:

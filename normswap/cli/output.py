@@ -44,32 +44,32 @@ def prints_aside() -> contextlib.redirect_stdout[TextIO]:
     return contextlib.redirect_stdout(sys.stderr)
 
 
-def show(document: Document, form: str, reports: Sequence[str], troubles: Sequence[str] = ()) -> None:
+def show(document: Document, report_format: str, reports: Sequence[str], troubles: Sequence[str] = ()) -> None:
     """Print what a command found, and write the reports that were asked for.
 
     Args:
         document: What it found.
-        form: The format in which it is printed.
+        report_format: The format in which it is printed.
         reports: Files to write.
         troubles: What kept it from finding more, for standard error.
     """
     created = time_stamp()
-    if form == "text" and troubles and len(document.sections) == 1:
+    if report_format == "text" and troubles and len(document.sections) == 1:
         pass  # there is nothing else to print
-    elif form == "text" and is_terminal(sys.stdout):
+    elif report_format == "text" and is_terminal(sys.stdout):
         _echo(text.written(document, shutil.get_terminal_size().columns, styled="NO_COLOR" not in os.environ))
     else:
-        click.echo(render(form, document, created), nl=False)
+        click.echo(render(report_format, document, created), nl=False)
     for sentence in troubles:
         trouble(sentence)
     write_reports(reports, document, created)
 
 
-def show_outcomes(outcomes: Sequence[Outcome], command: str, form: str, reports: Sequence[str]) -> None:
+def show_outcomes(outcomes: Sequence[Outcome], command: str, report_format: str, reports: Sequence[str]) -> None:
     """Show how pairs of models came out."""
     named = len(outcomes) > 1
     troubles = [f"{of.name}: {of.trouble}" if named else of.trouble for of in outcomes if of.trouble]
-    show(verification(outcomes, command), form, reports, troubles)
+    show(verification(outcomes, command), report_format, reports, troubles)
 
 
 def _echo(written: str) -> None:

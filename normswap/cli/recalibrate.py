@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from normswap.cli.options import REPORTS, form_of, options, options_of
+from normswap.cli.options import REPORTS, options, options_of, report_format_of
 from normswap.cli.output import prints_aside, show
 from normswap.cli.pair import Pair
 from normswap.cli.progress import ProgressBar
@@ -17,10 +17,10 @@ from normswap.data import batches_of
 from normswap.errors import SelectionError
 from normswap.files import check_writable
 from normswap.options import Images
-from normswap.recalibration.gathering import gathered
+from normswap.recalibration.collecting import collected
 from normswap.recalibration.options import Recalibrating, RecalibrationOptions
 from normswap.recalibration.processes import process_group, rank_and_size
-from normswap.recalibration.report import Gathered, Recalibration
+from normswap.recalibration.report import Collected, Recalibration
 from normswap.recalibration.run import recalibrate_selected, recalibrate_with
 from normswap.recalibration.selection import Selection, check_output, selection
 from normswap.recalibration.shards import Shard, merge_shards, parse_shard, write_shard
@@ -34,7 +34,7 @@ __all__ = ["recalibrate"]
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("shards", type=click.Path(), nargs=-1, metavar="[SHARD.npz]...")
-@click.option("--inputs", type=click.Path(), metavar="DATA", help="Data that the statistics are gathered from.")
+@click.option("--inputs", type=click.Path(), metavar="DATA", help="Data that the statistics are collected from.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @options_of(Pair, "weights")
@@ -56,7 +56,7 @@ def recalibrate(
     size: str | None,
     shard: str | None,
     merge: bool,
-    form: str | None,
+    report_format: str | None,
     as_json: bool,
     reports: tuple[str, ...],
     **given: Any,
@@ -67,8 +67,8 @@ def recalibrate(
     file of arrays by input name, an .npy file, or a folder of those or of PNG or JPEG images. Under torchrun each
     process takes its share of the batches; with --shard, independent runs do.
     """
-    form = form_of(form, as_json)
-    check_reports("recalibrate", form, reports, [model, *shards, *filter(None, (inputs, weights))])
+    report_format = report_format_of(report_format, as_json)
+    check_reports("recalibrate", report_format, reports, [model, *shards, *filter(None, (inputs, weights))])
     data = {"inputs": inputs, "batch_size": batch_size, "scale": scale, "size": size}
     with process_group():
         first = rank_and_size()[0] == 0
@@ -79,14 +79,14 @@ def recalibrate(
         document = _document(done, model)
         if not first:
             return document.exit_code
-    show(document, form, reports)
-    if done.written and form == "text":
+    show(document, report_format, reports)
+    if done.written and report_format == "text":
         click.echo(f"wrote {done.written}")
     return document.exit_code
 
 
-def _document(done: Recalibration | Gathered, model: str) -> Document:
-    return reported.gathered(done, model) if isinstance(done, Gathered) else reported.recalibrated(done, model)
+def _document(done: Recalibration | Collected, model: str) -> Document:
+    return reported.collected(done, model) if isinstance(done, Collected) else reported.recalibrated(done, model)
 
 
 def _carried_out(
@@ -96,8 +96,8 @@ def _carried_out(
     asked: RecalibrationOptions,
     shard: str | None,
     merged: Sequence[str] | None,
-) -> Recalibration | Gathered:
-    """Choose the layers, then gather from data, gather a shard, or merge the shards that are given."""
+) -> Recalibration | Collected:
+    """Choose the layers, then collect from data, collect a shard, or merge the shards that are given."""
     assert asked.output is not None, "it is required"
     if is_checkpoint(model):
         raise SelectionError(
@@ -122,10 +122,10 @@ def _carried_out(
     index, count = parse_shard(shard)
     digest = _hash_of(chosen, model)
     check_writable(asked.output, [Path(model)], force=asked.force)
-    seen = gathered(chosen, batches, share=(index - 1, count), progress=asked.progress)
+    seen = collected(chosen, batches, share=(index - 1, count), progress=asked.progress)
     written = write_shard(Shard(digest, tuple(chosen.names), index, count, seen), asked.output, force=asked.force)
     samples = {name: moments.samples for name, moments in seen.moments.items()}
-    return Gathered(shard, samples, tuple(seen.notes), written)
+    return Collected(shard, samples, tuple(seen.notes), written)
 
 
 def _raise_for_idle(given: Mapping[str, Any], shards: Sequence[str], merge: bool, momentum: float | None) -> None:
@@ -141,11 +141,11 @@ def _raise_for_idle(given: Mapping[str, Any], shards: Sequence[str], merge: bool
     if shards:
         raise SelectionError(f"{shards[0]}: files of moments are for --merge; give it, or leave them out")
     if given["inputs"] is None:
-        raise SelectionError("there are no data to gather statistics from; give --inputs")
+        raise SelectionError("there are no data to collect statistics from; give --inputs")
     if given["shard"] is not None and given["sequential"]:
         raise SelectionError(
-            "--sequential takes each layer's statistics of all data before the next layer's are gathered, which shards "
-            "cannot exchange; leave one of them out"
+            "--sequential takes each layer's statistics of all data before the next layer's are collected, which "
+            "shards cannot exchange; leave one of them out"
         )
     if given["shard"] is not None and momentum is not None:
         raise SelectionError("--momentum is for the run that stores the statistics; give it with --merge")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from normswap.cli.options import REPORTS, TARGETS, form_of, options, options_of, parameters_in
+from normswap.cli.options import REPORTS, TARGETS, options, options_of, parameters_in, report_format_of
 from normswap.cli.output import prints_aside, show_outcomes
 from normswap.cli.pair import Pair, outcome_of
 from normswap.cli.progress import ProgressBar
@@ -39,7 +39,7 @@ def verify(
     /,
     settings: str | None,
     chosen: tuple[str, ...],
-    form: str | None,
+    report_format: str | None,
     as_json: bool,
     reports: tuple[str, ...],
     **given: Any,
@@ -52,14 +52,14 @@ def verify(
     Without BEFORE and AFTER, the pairs of the settings file are verified: normswap.toml, or [tool.normswap] of
     pyproject.toml, in this folder or the nearest one above it. The exit code is that of the worst.
     """
-    form = form_of(form, as_json)
-    check_reports("verify", form, reports)
+    report_format = report_format_of(report_format, as_json)
+    check_reports("verify", report_format, reports)
     listed = None if _names_one_pair(context) else _listed(settings, chosen)
     pairs = [_pair(given)] if listed is None else listed.pairs
-    check_reports("verify", form, reports, [model for one in pairs for model in (one.before, one.after)])
+    check_reports("verify", report_format, reports, [model for one in pairs for model in (one.before, one.after)])
     with prints_aside(), ProgressBar() as progress:
         outcomes = [outcome_of(_pair(given), progress)] if listed is None else outcomes_of(listed, progress)
-    show_outcomes(outcomes, "verify", form, reports)
+    show_outcomes(outcomes, "verify", report_format, reports)
     return worst(outcomes)
 
 

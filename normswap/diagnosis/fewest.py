@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from normswap.layer import Array
-from normswap.statistics.collect import Gathering
+from normswap.statistics.collect import Collection
 
 __all__ = ["TOLERANCE", "Fewest", "fewest_layers"]
 
@@ -50,7 +50,7 @@ def fewest_layers(
     search over all subsets might find a smaller set.
 
     Args:
-        model: As a Gathering takes it, its layers in eval mode.
+        model: As a Collection takes it, its layers in eval mode.
         mode: What they are converted to: ``instance`` or ``batch-stat``.
         names: All layers.
         arrays: One batch.
@@ -76,5 +76,5 @@ def fewest_layers(
 
 
 def _run(model: Any, mode: str, converted: Sequence[str], arrays: Mapping[str, Array]) -> list[Array]:
-    outputs = Gathering(model, mode, layers=[], switch=converted).add(arrays)
+    outputs = Collection(model, mode, layers=[], switch=converted).add(arrays)
     return [value.astype(np.float64) for value in outputs.values() if value.dtype.kind in "fV"]

@@ -12,7 +12,7 @@ from normswap.diagnosis.measures import Measure, flat
 from normswap.diagnosis.spool import Spool
 from normswap.errors import CannotRunError
 from normswap.layer import Array, Floats
-from normswap.statistics.collect import Gathering
+from normswap.statistics.collect import Collection
 from normswap.statistics.moments import Moments
 
 __all__ = ["MEAN_TARGET", "Comparison", "Mode"]
@@ -28,14 +28,14 @@ class Mode:
 
     Attributes:
         name: As tables have it.
-        gathering: Runs it; None where it cannot be run.
+        collection: Runs it; None where it cannot be run.
         samples: How many are run at a time; None for all of a batch.
         layers: How many layers the model has.
         trouble: Why it was not run to the end; empty where it was.
     """
 
     name: str
-    gathering: Gathering | None
+    collection: Collection | None
     samples: int | None = None
     layers: int = 0
     trouble: str = ""
@@ -43,19 +43,19 @@ class Mode:
     @property
     def moments(self) -> dict[str, Moments]:
         """Moments of the layers' inputs, by name."""
-        return {} if self.gathering is None else self.gathering.moments
+        return {} if self.collection is None else self.collection.moments
 
     def outputs(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Run a batch, shape (N, ...) each, and return the outputs that have an entry for each sample."""
-        assert self.gathering is not None, "it has no trouble"
+        assert self.collection is not None, "it has no trouble"
         count = len(next(iter(arrays.values())))
         size = self.samples or count
         parts = []
         for start in range(0, count, size):
             part = {name: array[start : start + size] for name, array in arrays.items()}
             taken = min(size, count - start)
-            found = self.gathering.add(part)
-            left = self.gathering.left
+            found = self.collection.add(part)
+            left = self.collection.left
             if left and len(left) == self.layers:
                 raise CannotRunError(f"no layer takes it: {': '.join(next(iter(left.items())))}")
             parts.append({name: value for name, value in found.items() if value.shape[:1] == (taken,)})

@@ -21,11 +21,11 @@ from normswap.diagnosis.verdict import Advice, Evidence, Verdict, judge
 from normswap.errors import NormswapError, NothingToConvertError
 from normswap.layer import Array, NormLayer
 from normswap.options import takes
-from normswap.recalibration.gathering import Seen
+from normswap.recalibration.collecting import Seen
 from normswap.recalibration.run import recalibrate_with
 from normswap.recalibration.selection import selection
 from normswap.report import Progress
-from normswap.statistics.collect import Gathering
+from normswap.statistics.collect import Collection
 from normswap.words import counted
 
 __all__ = ["diagnose"]
@@ -40,7 +40,7 @@ def diagnose(asked: Diagnosing) -> Diagnosis:
     """Find out what eval mode costs a model on these data, and which fix is right.
 
     There are two passes over the data: one in all modes at the same time, for outputs and for the moments of what
-    layers are given, and one with the statistics that were gathered. Memory grows only by a few numbers
+    layers are given, and one with the statistics that were collected. Memory grows only by a few numbers
     for each sample; the outputs of train mode are kept in a temporary file in between.
 
     Returns:
@@ -132,7 +132,7 @@ class _Run:
         )
 
     def _run_all(self) -> None:
-        """Run every mode but the recalibrated one on all data, gathering what layers are given."""
+        """Run every mode but the recalibrated one on all data, collecting what layers are given."""
         data = self._data
         try:
             for arrays, targets in data.pairs():
@@ -157,14 +157,14 @@ class _Run:
         model, count_of_layers = self._model, len(self._names)
         sizes = sorted({min(size, count) for size in self._sizes or [count]} - {1})
         self._batch = sizes[-1] if sizes else 1
-        self._modes = [Mode(mode, Gathering(model, mode), layers=count_of_layers) for mode in ("eval", "instance")]
+        self._modes = [Mode(mode, Collection(model, mode), layers=count_of_layers) for mode in ("eval", "instance")]
         for size in sizes:
-            gathering = Gathering(model, "batch-stat", layers=None if size == sizes[-1] else [])
-            self._modes.append(Mode(f"batch-stat, N = {size}", gathering, size, count_of_layers))
+            collection = Collection(model, "batch-stat", layers=None if size == sizes[-1] else [])
+            self._modes.append(Mode(f"batch-stat, N = {size}", collection, size, count_of_layers))
         self._comparison.references = ["instance", *(mode.name for mode in self._modes[-1:] if sizes)]
 
     def _recalibrated(self, trained: Mode) -> Mode:
-        """Make the mode with the statistics that were gathered."""
+        """Make the mode with the statistics that were collected."""
         name = "recalibrated"
         if not self._complete:
             return Mode(name, None, trouble="it was interrupted before")
@@ -176,7 +176,7 @@ class _Run:
             return Mode(name, None, trouble=str(error))
         if not found.ok:
             return Mode(name, None, trouble="it could not be shown that nothing but the statistics would change")
-        return Mode(name, Gathering(found.model, layers=[]))
+        return Mode(name, Collection(found.model, layers=[]))
 
     def _run_later(self, mode: Mode) -> None:
         """Run the recalibrated mode on all data, and compare the mean target."""
@@ -199,19 +199,19 @@ class _Run:
 
     def _layers(self, eval_: Mode, instance: Mode, trained: Mode) -> list[LayerFinding]:
         found = [mode.moments for mode in (eval_, trained, instance)]
-        assert eval_.gathering is not None, "it was made with one"
-        unseen = eval_.gathering.unobserved
+        assert eval_.collection is not None, "it was made with one"
+        unseen = eval_.collection.unobserved
         for mode in self._modes:
-            assert mode.gathering is not None, "as well"
-            self._notes += mode.gathering.notes
-            left = mode.gathering.left
+            assert mode.collection is not None, "as well"
+            self._notes += mode.collection.notes
+            left = mode.collection.left
             named = ", ".join(f"{name} ({reason})" for name, reason in list(left.items())[:_NAMED])
             more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
             if left:
                 self._notes.append(f"left as they were in {mode.name}: {named}{more}")
         return [
             finding_of(layer, *(moments.get(layer.name) for moments in found), unseen=unseen.get(layer.name, ""))
-            for layer in eval_.gathering.layers
+            for layer in eval_.collection.layers
         ]
 
     def _train_mode(self, layers: Sequence[LayerFinding], instance: Mode, trained: Mode) -> tuple[str, str]:
@@ -237,8 +237,8 @@ class _Run:
         verdict = judge(evidence)
         thin = [*verdict.thin, *(f"{mode.name} was not compared: {mode.trouble}" for mode in modes if mode.trouble)]
         for mode in modes:
-            if not mode.trouble and mode.gathering is not None and mode.gathering.left:
-                left = len(mode.gathering.left)
+            if not mode.trouble and mode.collection is not None and mode.collection.left:
+                left = len(mode.collection.left)
                 thin.append(f"in {mode.name} {left} of {len(self._names)} layers were left as they were; see the notes")
         return replace(verdict, thin=tuple(thin))
 

@@ -1,7 +1,7 @@
 """recalibrate: new running statistics from data, and the proof that nothing else of the model changed.
 
 The new mean and variance of a layer are those of all elements of all samples together (Precise BN), not an average of
-the statistics of batches, which leaves out the variance between them. They are gathered
+the statistics of batches, which leaves out the variance between them. They are collected
 
 - by default in one pass in which the layers normalize with the statistics of each batch, as in training: every layer
   then gets the statistics of what it was given in training;

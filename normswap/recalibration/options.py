@@ -23,13 +23,13 @@ class RecalibrationOptions:
         "share",
     )
     sequential: bool = option(
-        False, "Gather layer by layer, as in eval mode: one pass over the data for each layer.", "flag"
+        False, "Collect layer by layer, as in eval mode: one pass over the data for each layer.", "flag"
     )
     only: Sequence[str] = option(
         (),
         "Layers to recalibrate, by glob; all if not given.",
         "names",
-        python="The others keep their mode while statistics are gathered.",
+        python="The others keep their mode while statistics are collected.",
     )
     skip: Sequence[str] = option((), "Layers to leave as they are, by glob.", "names")
     output: str | os.PathLike[str] | None = option(
@@ -46,7 +46,7 @@ class _ModelAndData:
     )
     batches: Iterable[Any] = field(
         metadata=argument(
-            "Batches, each as ``normswap.statistics.collect.Gathering.add`` takes it; labels of a loader are left out."
+            "Batches, each as ``normswap.statistics.collect.Collection.add`` takes it; labels of a loader are left out."
         )
     )
 

@@ -1,4 +1,4 @@
-"""Share batches between the processes of torch.distributed, and bring what each gathered together."""
+"""Share batches between the processes of torch.distributed, and bring what each collected together."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ class _Share(Iterable[T]):
         return islice(self._batches, self._index, None, self._count)
 
 
-def merged_over_processes(gather: Callable[[], Mapping[str, Moments]]) -> dict[str, Moments]:
-    """Gather in every process and merge what they have seen, in the order of their ranks, so that all have the same.
+def merged_over_processes(collect: Callable[[], Mapping[str, Moments]]) -> dict[str, Moments]:
+    """Collect in every process and merge what they have seen, in the order of their ranks, so that all have the same.
 
     All of them wait for each other; where one fails, all do.
 
     Args:
-        gather: Returns the moments of this process's share, by the layer's name.
+        collect: Returns the moments of this process's share, by the layer's name.
 
     Raises:
-        NormswapError: What ``gather`` raised here.
+        NormswapError: What ``collect`` raised here.
         CannotRunError: If it raised in another process.
     """
     if rank_and_size()[1] == 1:
-        return dict(gather())
+        return dict(collect())
     from torch import distributed
 
     own: dict[str, Any] = {}
     trouble: NormswapError | None = None
     try:
-        own = {name: moments.to_array() for name, moments in gather().items()}
+        own = {name: moments.to_array() for name, moments in collect().items()}
     except NormswapError as error:
         trouble = error
     found: list[Any] = [None] * distributed.get_world_size()

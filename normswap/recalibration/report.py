@@ -10,7 +10,7 @@ from typing import Any
 from normswap.report import Check
 from normswap.words import written
 
-__all__ = ["Gathered", "Moved", "Recalibration"]
+__all__ = ["Collected", "Moved", "Recalibration"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Recalibration:
         checks: That nothing else changed, and that what was computed is what is stored.
         variance: What is stored as the variance: ``biased`` or ``unbiased``.
         momentum: Share of the new statistics where they were blended with the old; None where they replace them.
-        sequential: Whether they were gathered layer by layer.
+        sequential: Whether they were collected layer by layer.
         passes: Number of passes over the data.
         notes: What a reader must know.
         written: The file that was written; None where none was asked for or something does not hold.
@@ -92,7 +92,7 @@ class Recalibration:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class Collected:
     """The moments of a shard, written to a file.
 
     Attributes:

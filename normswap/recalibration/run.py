@@ -1,4 +1,4 @@
-"""One recalibration: gathered, stored, and shown to have changed nothing else."""
+"""One recalibration: collected, stored, and shown to have changed nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from normswap.backends import Collects, writing_backend
 from normswap.errors import NothingToConvertError, SelectionError
 from normswap.layer import Floats, NormLayer
 from normswap.options import takes
-from normswap.recalibration.gathering import Seen, gathered, gathered_sequentially
+from normswap.recalibration.collecting import Seen, collected, collected_sequentially
 from normswap.recalibration.options import Recalibrating, RecalibrationOptions
 from normswap.recalibration.processes import rank_and_size
 from normswap.recalibration.report import Moved, Recalibration
@@ -54,17 +54,17 @@ def recalibrate(asked: Recalibrating) -> Recalibration:
 
 
 def recalibrate_selected(chosen: Selection, batches: Iterable[Any], options: RecalibrationOptions) -> Recalibration:
-    """Gather the statistics of chosen layers and store them; see ``recalibrate``."""
+    """Collect the statistics of chosen layers and store them; see ``recalibrate``."""
     if options.output is not None:
         check_output(chosen, options.output, force=options.force)
     if not options.sequential:
-        return recalibrate_with(chosen, gathered(chosen, batches, progress=options.progress), options)
+        return recalibrate_with(chosen, collected(chosen, batches, progress=options.progress), options)
     if iter(batches) is batches:
         raise SelectionError(
             "sequential goes through the batches once for each layer, and these can be read only once; give a list, a "
             "DataLoader, or another source that can be read again"
         )
-    return recalibrate_with(chosen, gathered_sequentially(chosen, batches, options), options)
+    return recalibrate_with(chosen, collected_sequentially(chosen, batches, options), options)
 
 
 def recalibrate_with(
@@ -72,12 +72,12 @@ def recalibrate_with(
     seen: Seen,
     options: RecalibrationOptions = RecalibrationOptions(),
 ) -> Recalibration:
-    """Store what was gathered, and show that nothing else changed.
+    """Store what was collected, and show that nothing else changed.
 
     Args:
         chosen: The model and its layers.
-        seen: What was gathered for them.
-        options: How it was gathered, how it is stored, and where it is written.
+        seen: What was collected for them.
+        options: How it was collected, how it is stored, and where it is written.
 
     Raises:
         NothingToConvertError: If no batch reached a layer.

@@ -1,4 +1,4 @@
-"""Shards: the moments that one of several runs gathered, in an .npz file that another run merges."""
+"""Shards: the moments that one of several runs collected, in an .npz file that another run merges."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from normswap.backends.inputs import read_arrays
 from normswap.errors import ModelReadError, SelectionError
 from normswap.files import as_write_error, check_writable, folder_beside
-from normswap.recalibration.gathering import Seen
+from normswap.recalibration.collecting import Seen
 from normswap.recalibration.processes import merged
 from normswap.recalibration.selection import Selection
 from normswap.statistics.moments import Moments
@@ -28,14 +28,14 @@ _HEAD = "normswap"  # name of the array that describes the others
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """What one run gathered.
+    """What one run collected.
 
     Attributes:
         model: SHA-256 of the model's file.
         layers: Names of all layers that are to be recalibrated, in the order of the model.
         index: Which of the shards it is, from 1 on.
         count: How many shards there are.
-        seen: What was gathered.
+        seen: What was collected.
     """
 
     model: str
@@ -104,11 +104,11 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
             return Shard(str(head["model"]), tuple(map(str, head["layers"])), index, count, seen)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelReadError(f"{path}: expected moments written with --shard; the file is damaged: {error}") from error
-    raise ModelReadError(f"{path}: its moments are of version {version}, expected {_VERSION}; gather them again")
+    raise ModelReadError(f"{path}: its moments are of version {version}, expected {_VERSION}; collect them again")
 
 
 def merge_shards(chosen: Selection, model: str, paths: Sequence[str | os.PathLike[str]]) -> Seen:
-    """Merge what all shards of one model gathered, in their order.
+    """Merge what all shards of one model collected, in their order.
 
     Args:
         chosen: The model and its layers.
@@ -133,7 +133,7 @@ def merge_shards(chosen: Selection, model: str, paths: Sequence[str | os.PathLik
         if shard.layers != tuple(chosen.names):
             raise SelectionError(
                 f"{path}: its moments are of {counted(len(shard.layers), 'layer')}, expected the "
-                f"{len(chosen.layers)} selected; give the --only and --skip that it was gathered with"
+                f"{len(chosen.layers)} selected; give the --only and --skip that it was collected with"
             )
         if shard.count != count:
             raise SelectionError(f"{path}: it is one of {shard.count} shards, {paths[0]} one of {count}")

@@ -1,4 +1,4 @@
-"""The mean and variance to store, as a framework defines them, from what was gathered."""
+"""The mean and variance to store, as a framework defines them, from what was collected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def statistics_of(
 
     Args:
         chosen: The layers, with what they store.
-        moments: What was gathered, by name; layers that have none are left out.
+        moments: What was collected, by name; layers that have none are left out.
         momentum: Share of the new statistics; None for the new ones alone.
 
     Returns:

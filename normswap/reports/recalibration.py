@@ -12,9 +12,9 @@ from normswap.reports.outcome import DIFFERENT, EQUAL
 from normswap.words import counted, inert, json_number
 
 if TYPE_CHECKING:  # a Recalibration words itself through this file, which therefore knows it by its shape alone
-    from normswap.recalibration.report import Gathered, Recalibration
+    from normswap.recalibration.report import Collected, Recalibration
 
-__all__ = ["data_of", "gathered", "lines_of", "recalibrated"]
+__all__ = ["collected", "data_of", "lines_of", "recalibrated"]
 
 _ABOUT = (
     "gives the BatchNorm layers of a network new stored statistics, those of some data, and shows that nothing else "
@@ -58,7 +58,7 @@ def _verdict(found: Recalibration) -> str:
 def _origin(found: Recalibration) -> str:
     how = "layer by layer, each as in eval mode" if found.sequential else "under the statistics of each batch"
     passes = f" in {found.passes} passes" if found.passes > 1 else ""
-    return f"{counted(found.samples, 'sample')}, gathered {how}{passes}"
+    return f"{counted(found.samples, 'sample')}, collected {how}{passes}"
 
 
 def _facts(found: Recalibration, model: str) -> list[tuple[str, Text]]:
@@ -140,7 +140,7 @@ def data_of(found: Recalibration) -> dict[str, Any]:
     }
 
 
-def gathered(found: Gathered, model: str) -> Document:
+def collected(found: Collected, model: str) -> Document:
     """Return the document of one shard of the data.
 
     Args:

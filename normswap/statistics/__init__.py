@@ -1,4 +1,4 @@
-"""Statistics of what a model's layers are given: gathered while it runs, merged, compared with those stored."""
+"""Statistics of what a model's layers are given: collected while it runs, merged, compared with those stored."""
 
 from __future__ import annotations
 

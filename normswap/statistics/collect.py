@@ -1,10 +1,10 @@
-"""Gathering: a model run on batch after batch, and the moments of its BatchNorms' inputs in one of its modes.
+"""Collection: a model run on batch after batch, and the moments of its BatchNorms' inputs in one of its modes.
 
 The statistics are computed inside the running graph, and no more than a mean and a variance for each sample and channel
-come out of it, so that memory does not grow with the number of batches. Several gatherings may take the same batches
+come out of it, so that memory does not grow with the number of batches. Several collections may take the same batches
 in turn, one for each mode:
 
-    eval_mode, trained = Gathering("model.onnx"), Gathering("model.onnx", "batch-stat")
+    eval_mode, trained = Collection("model.onnx"), Collection("model.onnx", "batch-stat")
     try:
         for batch in batches:
             outputs = eval_mode.add(batch), trained.add(batch)
@@ -34,9 +34,9 @@ from normswap.report import Progress
 from normswap.statistics.moments import Moments
 from normswap.words import nearest
 
-__all__ = ["MODES", "Gathering", "gather"]
+__all__ = ["MODES", "Collection", "collect"]
 
-MODES = {  # how the layers normalize while statistics are gathered -> the target that says so
+MODES = {  # how the layers normalize while statistics are collected -> the target that says so
     "eval": "population",
     "instance": "instance",
     "batch-stat": "batch-stat",
@@ -46,7 +46,7 @@ _Statistics: TypeAlias = Mapping[str, Sequence[SampleStatistics]]  # of one batc
 _MERGED_TOGETHER = 64  # samples, whose statistics are kept apart until then
 
 
-class Gathering:
+class Collection:
     """What was seen of a model's layers so far, in one mode; it takes batch after batch.
 
     Every layer that can be is switched to the mode, whatever it does today, and everything else keeps its own: with
@@ -151,7 +151,7 @@ class Gathering:
         total = operator.length_hint(batches, 0)
         for number, batch in enumerate(batches):
             if progress is not None:
-                progress(stage or f"gathering statistics ({self.mode})", number, total)
+                progress(stage or f"collecting statistics ({self.mode})", number, total)
             outputs = self.add(batch)
             if each is not None:
                 each(outputs)
@@ -227,7 +227,7 @@ def _samples_of(seen: _Statistics) -> int:
     return max((sum(len(call.mean) for call in calls) for calls in seen.values()), default=0)
 
 
-def gather(
+def collect(
     model: Any,
     batches: Iterable[Any],
     mode: str = "eval",
@@ -235,15 +235,15 @@ def gather(
     layers: Sequence[str] | None = None,
     each: Callable[[Mapping[str, Array]], object] | None = None,
     progress: Progress | None = None,
-) -> Gathering:
+) -> Collection:
     """Run a model on all batches in one mode; ``.moments`` of the result has what its layers were given.
 
-    Other arguments and exceptions are those of ``Gathering``, which is for several modes on the same batches,
+    Other arguments and exceptions are those of ``Collection``, which is for several modes on the same batches,
     and for keeping what was seen before an interrupt.
 
     Args:
         model: What to run.
-        batches: What ``Gathering.add`` takes, each.
+        batches: What ``Collection.add`` takes, each.
         mode: A key of MODES.
         layers: Names of the layers to look at.
         each: Called with the outputs of every batch.
@@ -255,10 +255,10 @@ def gather(
     Examples:
         >>> import numpy as np
         >>> images = np.load("fixtures/lowlight_images.npz")["dark"]
-        >>> gathering = gather("fixtures/lowlight.onnx", [images[:2], images[2:4]])
-        >>> gathering.moments["/stem/stem.1/BatchNormalization_output_0"].samples
+        >>> collection = collect("fixtures/lowlight.onnx", [images[:2], images[2:4]])
+        >>> collection.moments["/stem/stem.1/BatchNormalization_output_0"].samples
         4
     """
-    gathering = Gathering(model, mode, layers=layers)
-    gathering.add_all(batches, each=each, progress=progress)
-    return gathering
+    collection = Collection(model, mode, layers=layers)
+    collection.add_all(batches, each=each, progress=progress)
+    return collection

@@ -27,11 +27,11 @@ from normswap.backends.torch.factory import build as build_module
 from normswap.errors import CannotRunError, NothingToConvertError, SelectionError, UnsupportedModelError
 from normswap.layer import Array, Floats, NormLayer
 from normswap.recalibration import recalibrate
-from normswap.recalibration.gathering import gathered
+from normswap.recalibration.collecting import collected
 from normswap.recalibration.options import RecalibrationOptions
 from normswap.recalibration.run import recalibrate_with
 from normswap.recalibration.selection import Selection, selection
-from normswap.statistics.collect import Gathering, gather
+from normswap.statistics.collect import Collection, collect
 from normswap.statistics.mismatch import mismatch
 
 IMAGES: Array = np.load(ROOT / "fixtures" / "lowlight_images.npz")["dark"]
@@ -200,7 +200,7 @@ def test_sequential_gives_each_layer_what_it_is_given_in_eval_mode(generator: nn
     assert not close(stored(recalibrate(FIXTURE, BATCHES).model), stored(module))
     in_torch = recalibrate(generator, BATCHES, sequential=True)
     assert in_torch.ok
-    seen = gather(in_torch.model, BATCHES, "eval")
+    seen = collect(in_torch.model, BATCHES, "eval")
     for moments, (mean, var) in zip(seen.moments.values(), stored(in_torch.model), strict=True):
         assert mismatch(moments, mean, var).staleness.max() < 1e-3
 
@@ -216,7 +216,7 @@ def test_sequential_takes_the_layers_in_the_order_in_which_they_run() -> None:
             return y
 
     found = recalibrate(Backwards().eval(), BATCHES, sequential=True)
-    seen = gather(found.model, BATCHES)
+    seen = collect(found.model, BATCHES)
     (last, var), _ = stored(found.model)
     assert list(seen.moments) == ["first", "last"]
     np.testing.assert_allclose(last, seen.moments["last"].pooled_mean, rtol=1e-5)
@@ -314,7 +314,7 @@ def test_every_other_small_graph_is_recalibrated(name: str, sequential: bool) ->
     feed = feeds_of(onnx_graph, onnx_graph.load(proto), None, {}, 3, 6)[0].arrays
     names = [moved.name for moved in found.moved]
     # Under its own new statistics, or those of the batch, every layer is given what it was.
-    seen = Gathering(found.model, mode, switch=names)
+    seen = Collection(found.model, mode, switch=names)
     seen.add(feed)
     for layer in normswap.find(found.model):
         if layer.name in names:
@@ -513,7 +513,7 @@ MUTANTS = [
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_wrong_recalibration_fails(mutant: Callable[[Any, Statistics], Any], tmp_path: Path) -> None:
     chosen = selection(FIXTURE)
-    seen = gathered(chosen, EQUAL)
+    seen = collected(chosen, EQUAL)
     wrong = recalibrate_with(sabotaged(chosen, mutant), seen, RecalibrationOptions(output=tmp_path / "out.onnx"))
     assert not wrong.ok
     assert wrong.to_text().splitlines()[-1].startswith("FAIL")
@@ -541,7 +541,7 @@ def reads_another_tensor(model: Any, statistics: Statistics) -> Any:
 @pytest.mark.parametrize("mutant", [changes_a_shared_tensor, reads_another_tensor], ids=lambda m: m.__name__)
 def test_a_wrong_recalibration_of_shared_tensors_fails(mutant: Callable[[Any, Statistics], Any]) -> None:
     chosen = selection(build(CASES["shared parameters"].text))
-    seen = gathered(chosen, [feeds_of(onnx_graph, chosen.model, None, {}, 0)[0].arrays])
+    seen = collected(chosen, [feeds_of(onnx_graph, chosen.model, None, {}, 0)[0].arrays])
     assert not recalibrate_with(sabotaged(chosen, mutant), seen).ok
     assert recalibrate_with(chosen, seen).ok
 
@@ -571,7 +571,7 @@ MODULE_MUTANTS: dict[str, Callable[[nn.Module], object]] = {
 @pytest.mark.parametrize("name", MODULE_MUTANTS)
 def test_a_wrong_recalibration_of_a_module_fails(name: str, generator: nn.Module) -> None:
     chosen = selection(generator)
-    seen = gathered(chosen, EQUAL)
+    seen = collected(chosen, EQUAL)
     assert not recalibrate_with(sabotaged(chosen, partial(spoils, MODULE_MUTANTS[name])), seen).ok
     assert recalibrate_with(chosen, seen).ok
 
@@ -579,7 +579,7 @@ def test_a_wrong_recalibration_of_a_module_fails(name: str, generator: nn.Module
 def test_what_it_says(generator: nn.Module) -> None:
     found = recalibrate(generator, EQUAL, skip=["up.*"])
     lines = found.to_text().splitlines()
-    assert lines[0] == "5 BatchNorm layers recalibrated from 12 samples, gathered under the statistics of each batch"
+    assert lines[0] == "5 BatchNorm layers recalibrated from 12 samples, collected under the statistics of each batch"
     assert lines[2].split()[:2] == ["stem.1", "12"]
     assert "  left as they are: up.0.2.1, up.1.2.1, up.2.2.1 and 1 more (not selected)" in lines
     assert lines[-1].startswith("PASS: nothing but the statistics of 5 layers changed: ")

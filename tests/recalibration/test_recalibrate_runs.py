@@ -21,7 +21,7 @@ import normswap
 from normswap.backends.torch.checkpoint import read_checkpoint
 from normswap.cli import main
 from normswap.layer import Array
-from normswap.recalibration.gathering import Seen
+from normswap.recalibration.collecting import Seen
 from normswap.recalibration.processes import share_of
 from normswap.recalibration.shards import Shard, read_shard, write_shard
 from normswap.statistics.moments import Moments
@@ -59,7 +59,7 @@ def alike(one: str, other: str) -> None:
 def test_a_file_is_recalibrated(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recalibrate", "model.onnx", "--inputs", "data.npz", "-o", "out.onnx"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == "1 BatchNorm layer recalibrated from 10 samples, gathered under the statistics of each batch"
+    assert shown[0] == "1 BatchNorm layer recalibrated from 10 samples, collected under the statistics of each batch"
     assert shown[-1] == "wrote out.onnx"
     assert shown[-2].startswith("PASS: nothing but the statistics of 1 layer changed")
     model = onnx.load("model.onnx")
@@ -207,7 +207,7 @@ def test_shards_that_do_not_go_together_are_refused(refused: Refused) -> None:
         (first, first): "it is shard 1/2, as a.npz is",
         (first, third): "it is one of 3 shards, a.npz one of 2",
         (first, other): "of another model",
-        (first, layers): "give the --only and --skip that it was gathered with",
+        (first, layers): "give the --only and --skip that it was collected with",
         (first, channels): "its moments of y do not fit",
     }.items():
         assert words in refused("recalibrate", "model.onnx", "--merge", *files, "-o", "out.onnx")

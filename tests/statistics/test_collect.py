@@ -1,4 +1,4 @@
-"""What is gathered inside a running graph is what the layers are given, in every mode, in both frameworks."""
+"""What is collected inside a running graph is what the layers are given, in every mode, in both frameworks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from normswap.backends.inputs import feeds_of
 from normswap.backends.torch.factory import build as build_module
 from normswap.errors import CannotRunError, SelectionError, UnsupportedModelError
 from normswap.layer import Array
-from normswap.statistics.collect import MODES, Gathering, gather
+from normswap.statistics.collect import MODES, Collection, collect
 
 IMAGES: Array = np.load(ROOT / "fixtures" / "lowlight_images.npz")["dark"]
 BATCHES = [IMAGES[:3], IMAGES[3:8], IMAGES[8:9]]
@@ -48,9 +48,9 @@ def inputs_of_layers(generator: nn.Module, mode: str) -> dict[str, list[torch.Te
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_both_frameworks_gather_what_layers_are_given(generator: nn.Module, mode: str) -> None:
+def test_both_frameworks_collect_what_layers_are_given(generator: nn.Module, mode: str) -> None:
     expected = inputs_of_layers(generator, mode)
-    in_torch, in_onnx = gather(generator, BATCHES, mode), gather(FIXTURE, BATCHES, mode)
+    in_torch, in_onnx = collect(generator, BATCHES, mode), collect(FIXTURE, BATCHES, mode)
     assert list(in_torch.moments) == list(expected)
     assert len(in_onnx.moments) == len(expected)
     for found in (in_torch, in_onnx):
@@ -69,13 +69,13 @@ def test_both_frameworks_gather_what_layers_are_given(generator: nn.Module, mode
 
 def test_the_modes_differ(generator: nn.Module) -> None:
     """Else the test above could not tell them apart."""
-    last = [list(gather(generator, BATCHES, mode).moments.values())[-1].pooled_var for mode in MODES]
+    last = [list(collect(generator, BATCHES, mode).moments.values())[-1].pooled_var for mode in MODES]
     assert all(np.abs(one / other - 1).max() > 0.1 for one, other in pairwise(last))
 
 
 def test_outputs_are_those_of_the_mode(generator: nn.Module) -> None:
     outputs: list[Any] = []
-    gather(FIXTURE, BATCHES, each=outputs.append)
+    collect(FIXTURE, BATCHES, each=outputs.append)
     with torch.no_grad():
         expected = [generator(torch.from_numpy(batch)).numpy() for batch in BATCHES]
     for found, wanted in zip(outputs, expected, strict=True):
@@ -90,7 +90,7 @@ def test_the_module_is_left_as_it_was(generator: nn.Module, mode: str) -> None:
     torch.manual_seed(5)
     drawn = torch.rand(3)
     torch.manual_seed(5)
-    gather(generator, [torch.from_numpy(batch) for batch in BATCHES], mode)
+    collect(generator, [torch.from_numpy(batch) for batch in BATCHES], mode)
     assert torch.equal(torch.rand(3), drawn), "random numbers"
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
     assert [module.training for module in generator.modules()] == modes
@@ -109,13 +109,13 @@ def test_an_interrupt_leaves_what_was_seen(generator: nn.Module) -> None:
             return x
 
     model = nn.Sequential(nn.BatchNorm2d(3), Stops(), nn.BatchNorm2d(3))
-    gathering = Gathering(model)
-    gathering.add(torch.from_numpy(IMAGES[:4]))
+    collection = Collection(model)
+    collection.add(torch.from_numpy(IMAGES[:4]))
     with pytest.raises(KeyboardInterrupt):
-        gathering.add(torch.from_numpy(IMAGES[4:6]))
-    assert {name: moments.samples for name, moments in gathering.moments.items()} == {"0": 4, "2": 4}
-    gathering.add(torch.from_numpy(IMAGES[6:7]))
-    assert {name: moments.samples for name, moments in gathering.moments.items()} == {"0": 5, "2": 5}
+        collection.add(torch.from_numpy(IMAGES[4:6]))
+    assert {name: moments.samples for name, moments in collection.moments.items()} == {"0": 4, "2": 4}
+    collection.add(torch.from_numpy(IMAGES[6:7]))
+    assert {name: moments.samples for name, moments in collection.moments.items()} == {"0": 5, "2": 5}
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.runs])
@@ -126,14 +126,14 @@ def test_small_graphs(name: str, mode: str) -> None:
 
     model = onnx_graph.load(build(CASES[name].text))
     feed = feeds_of(onnx_graph, model, None, CASES[name].shapes, 0)[0]
-    gathering = gather(model, [feed.arrays] * 2, mode)
+    collection = collect(model, [feed.arrays] * 2, mode)
     roles = {layer: role for layer, role in CASES[name].roles.items() if role != "weight"}
-    assert {layer.name for layer in gathering.layers} == roles.keys()
-    assert not gathering.unreached
-    for layer in gathering.layers:
-        assert (layer.name in gathering.moments) != (layer.name in gathering.unobserved), layer.name
-        if layer.name in gathering.moments:
-            moments = gathering.moments[layer.name]
+    assert {layer.name for layer in collection.layers} == roles.keys()
+    assert not collection.unreached
+    for layer in collection.layers:
+        assert (layer.name in collection.moments) != (layer.name in collection.unobserved), layer.name
+        if layer.name in collection.moments:
+            moments = collection.moments[layer.name]
             assert moments.samples > 1
             assert np.isfinite(moments.to_array()).all()
             assert np.all(moments.pooled_var > 0)
@@ -149,7 +149,7 @@ def test_statistics_of_small_graphs(name: str) -> None:
 
     model = onnx_graph.load(proto)
     x = feeds_of(onnx_graph, model, None, {"x": (5, 4, 6, 5)} if case.shapes else {}, 0, 5)[0].arrays["x"]
-    moments = gather(model, [{"x": x[:2]}, {"x": x[2:]}]).moments["y"]
+    moments = collect(model, [{"x": x[:2]}, {"x": x[2:]}]).moments["y"]
     t = np.maximum(x, 0).astype(np.float64)
     axes = (0, *range(2, t.ndim))
     rtol = 1e-12 if name == "float64" else 1e-5
@@ -169,7 +169,7 @@ def test_a_large_mean_cancels_nothing() -> None:
     )
     proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.ones(3, np.float32), name) for name in "sbmv")
     for model in (proto, nn.BatchNorm2d(3).eval()):
-        (found,) = gather(model, [x[:5], x[5:]]).moments.values()
+        (found,) = collect(model, [x[:5], x[5:]]).moments.values()
         np.testing.assert_allclose(found.pooled_var, exact, rtol=2e-4)
 
 
@@ -183,7 +183,7 @@ def test_calls_of_one_module_are_samples_of_one_layer() -> None:
             y: torch.Tensor = self.bn(self.bn(x) + 7)
             return y
 
-    moments = gather(Twice().eval(), [IMAGES[:2], IMAGES[2:4]]).moments["bn"]
+    moments = collect(Twice().eval(), [IMAGES[:2], IMAGES[2:4]]).moments["bn"]
     assert moments.samples == 8
     x = IMAGES[:4].astype(np.float64)
     every = np.concatenate([x, x / np.sqrt(1 + 1e-5) + 7])
@@ -195,7 +195,7 @@ def test_calls_of_one_module_are_samples_of_one_layer() -> None:
 def test_other_types_and_formats(dtype: torch.dtype, channels_last: bool) -> None:
     x = torch.from_numpy(IMAGES).to(dtype)
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
-    moments = gather(nn.BatchNorm2d(3).to(dtype).eval(), [(x,)]).moments["BatchNorm2d"]
+    moments = collect(nn.BatchNorm2d(3).to(dtype).eval(), [(x,)]).moments["BatchNorm2d"]
     exact = x.double().numpy().var(axis=(0, 2, 3))
     np.testing.assert_allclose(moments.pooled_var, exact, rtol=1e-12 if dtype == torch.float64 else 1e-5)
 
@@ -211,8 +211,8 @@ def test_a_graph_module_is_looked_into() -> None:
 
     exported = torch.export.export(Functional().eval(), (torch.from_numpy(IMAGES[:4]),), strict=False).module()
     for mode in MODES:
-        gathering = gather(exported, [torch.from_numpy(IMAGES[:4])], mode)
-        (moments,) = gathering.moments.values()
+        collection = collect(exported, [torch.from_numpy(IMAGES[:4])], mode)
+        (moments,) = collection.moments.values()
         np.testing.assert_allclose(moments.pooled_var, 4 * IMAGES[:4].var(axis=(0, 2, 3)), rtol=1e-4)
 
 
@@ -221,9 +221,9 @@ def test_functional_calls_are_named_as_unobserved() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return nn.functional.batch_norm(x, torch.zeros(3), torch.ones(3))
 
-    gathering = gather(Functional().eval(), [torch.from_numpy(IMAGES[:2])])
-    assert not gathering.moments
-    ((name, reason),) = gathering.unobserved.items()
+    collection = collect(Functional().eval(), [torch.from_numpy(IMAGES[:2])])
+    assert not collection.moments
+    ((name, reason),) = collection.unobserved.items()
     assert name.startswith("batch_norm@test_collect.py")
     assert "functional call" in reason
 
@@ -238,16 +238,16 @@ def test_layers_that_no_batch_reaches_are_named() -> None:
             y: torch.Tensor = self.used(x)
             return y
 
-    gathering = gather(Idle().eval(), [IMAGES[:2]])
-    assert list(gathering.moments) == ["used"]
-    assert gathering.unreached == ("idle",)
+    collection = collect(Idle().eval(), [IMAGES[:2]])
+    assert list(collection.moments) == ["used"]
+    assert collection.unreached == ("idle",)
 
 
 def test_layers_that_do_not_take_the_mode_are_named() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.BatchNorm1d(3 * 64 * 64)).eval()
-    gathering = gather(model, [IMAGES[:2]], "instance")
-    assert "rank 2" in gathering.left["2"]
-    assert set(gathering.moments) == {"0", "2"}
+    collection = collect(model, [IMAGES[:2]], "instance")
+    assert "rank 2" in collection.left["2"]
+    assert set(collection.moments) == {"0", "2"}
 
 
 def test_what_a_loader_gives_beside_inputs_is_left_out() -> None:
@@ -255,46 +255,46 @@ def test_what_a_loader_gives_beside_inputs_is_left_out() -> None:
     labels = torch.arange(4)
     for given in (model, FIXTURE):
         batches = [(torch.from_numpy(IMAGES[:4]), labels), [torch.from_numpy(IMAGES[4:8]), labels]]
-        gathering = gather(given, batches)
-        assert all(moments.samples == 8 for moments in gathering.moments.values())
-        assert "of the 2 arrays of each batch the model takes the first 1" in gathering.notes
+        collection = collect(given, batches)
+        assert all(moments.samples == 8 for moments in collection.moments.values())
+        assert "of the 2 arrays of each batch the model takes the first 1" in collection.notes
 
 
 def test_only_the_layers_asked_for_are_looked_at() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3)).eval()
-    assert list(gather(model, [IMAGES], layers=["1"]).moments) == ["1"]
+    assert list(collect(model, [IMAGES], layers=["1"]).moments) == ["1"]
     with pytest.raises(SelectionError, match="'2' among the 2 found"):
-        gather(model, [IMAGES], layers=["2"])
+        collect(model, [IMAGES], layers=["2"])
 
 
-def test_what_cannot_be_gathered_says_so() -> None:
+def test_what_cannot_be_collected_says_so() -> None:
     with pytest.raises(SelectionError, match="the nearest is 'eval'"):
-        Gathering(FIXTURE, "evil")
+        Collection(FIXTURE, "evil")
     with pytest.raises(CannotRunError, match="expected float32, found float64"):
-        gather(FIXTURE, [IMAGES.astype(np.float64)])
+        collect(FIXTURE, [IMAGES.astype(np.float64)])
     with pytest.raises(CannotRunError, match=r"the graph takes 1 \(dark\)"):
-        gather(FIXTURE, [{"light": IMAGES, "other": IMAGES}])
+        collect(FIXTURE, [{"light": IMAGES, "other": IMAGES}])
     with pytest.raises(CannotRunError, match="holds no arrays"):
-        gather(FIXTURE, [()])
+        collect(FIXTURE, [()])
     with pytest.raises(CannotRunError, match="expected input"):
-        gather(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), [IMAGES])
+        collect(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), [IMAGES])
     program = torch.export.export(nn.BatchNorm2d(3).eval(), (torch.from_numpy(IMAGES),), strict=False)
     with pytest.raises(UnsupportedModelError, match=r"give the nn\.Module"):
-        gather(program, [IMAGES])
+        collect(program, [IMAGES])
 
 
 MEASURE = """
 import resource, sys
 import numpy as np
 from normswap.backends.torch.factory import build as build_module
-from normswap.statistics.collect import gather
+from normswap.statistics.collect import collect
 model = sys.argv[1]
 if model == "module":
     import torch
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 24, 3), torch.nn.BatchNorm2d(24)).eval()
 rng = np.random.default_rng(0)
 batches = (rng.standard_normal((5, 3, 64, 64)).astype(np.float32) for _ in range(int(sys.argv[2]) // 5))
-(samples,) = {moments.samples for moments in gather(model, batches, "batch-stat").moments.values()}
+(samples,) = {moments.samples for moments in collect(model, batches, "batch-stat").moments.values()}
 assert samples == int(sys.argv[2])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

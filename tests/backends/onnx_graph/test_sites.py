@@ -16,7 +16,7 @@ from normswap.backends.onnx_graph.graph.model import OnnxModel
 from normswap.backends.onnx_graph.graph.scopes import Scope
 from normswap.backends.onnx_graph.site import Site, Slot
 from normswap.layer import NormLayer
-from normswap.statistics.collect import Gathering
+from normswap.statistics.collect import Collection
 
 NAME = "y"
 BACKWARDS = """
@@ -79,10 +79,10 @@ def test_probes_tell_a_reader_that_confuses_inputs(monkeypatch: pytest.MonkeyPat
 def test_statistics_are_collected_where_the_site_says(monkeypatch: pytest.MonkeyPatch, model: onnx.ModelProto) -> None:
     read_by(monkeypatch, read_backwards)
     batch = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
-    gathering = Gathering(model, "instance")
-    gathering.add(batch)
+    collection = Collection(model, "instance")
+    collection.add(batch)
     np.testing.assert_allclose(
-        gathering.moments[NAME].pooled_mean, np.maximum(batch, 0).mean((0, 2, 3)), rtol=1e-5, atol=1e-7
+        collection.moments[NAME].pooled_mean, np.maximum(batch, 0).mean((0, 2, 3)), rtol=1e-5, atol=1e-7
     )
 
 

@@ -14,12 +14,12 @@ from normswap.layer import NormLayer, Refusal
 from normswap.norms import NORMS
 from normswap.plan import Choice, Kept, Plan
 from normswap.recalibration import Moved, Recalibration
-from normswap.recalibration.report import Gathered
+from normswap.recalibration.report import Collected
 from normswap.report import Check
 from normswap.reports.diagnosis import diagnosed
 from normswap.reports.document import Document
 from normswap.reports.inspection import inspected
-from normswap.reports.recalibration import gathered, recalibrated
+from normswap.reports.recalibration import collected, recalibrated
 from normswap.reports.verification import verification
 from support.models.outcomes import TROUBLED, hostile
 
@@ -71,7 +71,7 @@ def documents(name: str) -> dict[str, Document]:
         (Refusal(layers[1], f"{name} refuses"),),
         {name: Choice("two-pass primitives", f"{name} why")},
     )
-    shard = Gathered("1/2", {name: 3}, (f"{name} note",), Path("out") / "x.npz")
+    shard = Collected("1/2", {name: 3}, (f"{name} note",), Path("out") / "x.npz")
     return {
         "verify": verification([hostile(name)]),
         "verify, several": verification([hostile(name), hostile(name), TROUBLED]),
@@ -83,5 +83,5 @@ def documents(name: str) -> dict[str, Document]:
         "diagnose, interrupted": diagnosed(diagnosis_of(name, complete=False), name),
         "recalibrate": recalibrated(recalibration_of(name), name),
         "recalibrate, different": recalibrated(recalibration_of(name, ok=False), name),
-        "recalibrate, shard": gathered(shard, name),
+        "recalibrate, shard": collected(shard, name),
     }

@@ -1,4 +1,4 @@
-"""A model whose running statistics were shifted on purpose, and the statistics that its data have, gathered by hand."""
+"""A model whose running statistics were shifted on purpose, and the statistics of its data, collected by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def recalibrated(model: onnx.ModelProto, x: Array) -> onnx.ModelProto:
     means the variance that is divided by the count.
     """
     training = copy.deepcopy(model)
-    gathered = []
+    collected = []
     for node in _batch_norms(training):
         kept = [attribute for attribute in node.attribute if attribute.name not in ("training_mode", "momentum")]
         del node.attribute[:]
@@ -46,13 +46,13 @@ def recalibrated(model: onnx.ModelProto, x: Array) -> onnx.ModelProto:
         node.attribute.append(onnx.helper.make_attribute("training_mode", 1))
         node.attribute.append(onnx.helper.make_attribute("momentum", 0.0))
         node.output.extend(f"{node.output[0]}_{name}" for name in ("mean", "var"))
-        gathered += [(node.input[_MEAN], node.output[1]), (node.input[_VAR], node.output[2])]
+        collected += [(node.input[_MEAN], node.output[1]), (node.input[_VAR], node.output[2])]
     training.graph.output.extend(
-        onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None) for _, output in gathered
+        onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None) for _, output in collected
     )
     found = run(training, x, optimized=False)
     model = copy.deepcopy(model)
-    for initializer, output in gathered:
+    for initializer, output in collected:
         _store(model, initializer, found[output])
     return model
 

@@ -151,7 +151,7 @@ def _place_external(model: OnnxModel, proto: onnx.ModelProto, data_name: str) ->
     copies: list[tuple[Path, int, int, int]] = []
     for path, entries in tensors.items():
         entries.sort(key=lambda entry: entry[:2])
-        stop: int | None = None  # of the run being gathered, in the source
+        stop: int | None = None  # of the run being collected, in the source
         for offset, length, tensor in entries:
             if stop is None or offset - stop >= _ALIGNMENT:
                 end = copies[-1][3] + copies[-1][2] if copies else 0

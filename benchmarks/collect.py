@@ -1,11 +1,11 @@
-"""Measure the cost of gathering statistics, as ratios to plain inference on the same inputs.
+"""Measure the cost of collecting statistics, as ratios to plain inference on the same inputs.
 
-One process. In each round plain inference and gathering run in turn, and the ratio is that of the pair. The output is
-the median of the rounds with the least and the most in brackets, against plain inference in the mode of gathering, and
-against plain inference of the model as it is, whose BatchNorms ONNX Runtime folds into convolutions. Gathering is all
-of ``Gathering.add``: checking the batch, running the graph, merging the moments.
+One process. In each round plain inference and collecting run in turn, and the ratio is that of the pair. The output is
+the median of the rounds with the least and the most in brackets, against plain inference in the mode of collection, and
+against plain inference of the model as it is, whose BatchNorms ONNX Runtime folds into convolutions. Collecting is all
+of ``Collection.add``: checking the batch, running the graph, merging the moments.
 
-    python benchmarks/gather.py [MODEL.onnx ...] [--pairs 15] [--threads 2]
+    python benchmarks/collect.py [MODEL.onnx ...] [--pairs 15] [--threads 2]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from normswap.backends.torch import module as torch_module
 from normswap.backends.torch.factory import build
 from normswap.norms import NORMS
 from normswap.plan import make_plan
-from normswap.statistics.collect import MODES, Gathering
+from normswap.statistics.collect import MODES, Collection
 
 ROOT = Path(__file__).parent.parent
 FIXTURE = ROOT / "fixtures" / "lowlight.onnx"
@@ -37,7 +37,7 @@ EXTENT = 224  # of images, where a model leaves it open
 Timed = Callable[[], Any]
 
 
-def ratios(plain: Sequence[Timed], gathering: Timed, pairs: int) -> list[list[float]]:
+def ratios(plain: Sequence[Timed], collection: Timed, pairs: int) -> list[list[float]]:
     """Return the ratios of one to each of the others, one per round."""
 
     def seconds(call: Timed, calls: int) -> float:
@@ -46,12 +46,12 @@ def ratios(plain: Sequence[Timed], gathering: Timed, pairs: int) -> list[list[fl
             call()
         return (time.perf_counter() - start) / calls
 
-    calls = max(1, round(0.1 / min(seconds(gathering, 1) for _ in range(3))))
+    calls = max(1, round(0.1 / min(seconds(collection, 1) for _ in range(3))))
     found: list[list[float]] = [[] for _ in plain]
     for number in range(pairs + 1):
         for index, call in enumerate(plain):
             before = seconds(call, calls)
-            ratio = seconds(gathering, calls) / before
+            ratio = seconds(collection, calls) / before
             if number:  # the first round warms up
                 found[index].append(ratio)
     return found
@@ -81,23 +81,23 @@ def of_onnx(path: Path, mode: str, batch: int, pairs: int) -> list[list[float]] 
         shape = [batch, *(dim if isinstance(dim, int) else extent for dim in dims[1:])]
         feed[value.name] = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     sessions = [Session(known, optimize=True) for known in (in_mode(model, mode), model)]
-    gathering = Gathering(model, mode)
-    gathering.add(feed)
-    return ratios([partial(session.run, feed) for session in sessions], lambda: gathering.add(feed), pairs)
+    collection = Collection(model, mode)
+    collection.add(feed)
+    return ratios([partial(session.run, feed) for session in sessions], lambda: collection.add(feed), pairs)
 
 
 def of_module(module: torch.nn.Module, shape: tuple[int, ...], mode: str, pairs: int) -> list[list[float]]:
     """Measure in torch."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     switched = in_mode(torch_module.load(module), mode).module
-    gathering = Gathering(module, mode)
-    gathering.add(x)
+    collection = Collection(module, mode)
+    collection.add(x)
 
     def plain(module: torch.nn.Module) -> None:
         with torch.no_grad():
             module(x)
 
-    return ratios([lambda: plain(switched), lambda: plain(module)], lambda: gathering.add(x), pairs)
+    return ratios([lambda: plain(switched), lambda: plain(module)], lambda: collection.add(x), pairs)
 
 
 @click.command(help=__doc__.partition("\n")[0])

@@ -1,4 +1,4 @@
-"""Gathering for a recalibration: in one pass as in training, or layer by layer as in eval mode."""
+"""Collecting for a recalibration: in one pass as in training, or layer by layer as in eval mode."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from normswap.recalibration.processes import merged_over_processes, rank_and_siz
 from normswap.recalibration.selection import Selection
 from normswap.recalibration.statistics import statistics_of
 from normswap.report import Progress
-from normswap.statistics.collect import Gathering
+from normswap.statistics.collect import Collection
 from normswap.statistics.moments import Moments
 
-__all__ = ["Seen", "gathered", "gathered_sequentially"]
+__all__ = ["Seen", "collected", "collected_sequentially"]
 
 
-_MODE = "batch-stat"  # the layers' mode while statistics are gathered in one pass
+_MODE = "batch-stat"  # the layers' mode while statistics are collected in one pass
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What was gathered for a recalibration.
+    """What was collected for a recalibration.
 
     Attributes:
         moments: Moments of the layers that ran, by name.
@@ -36,14 +36,14 @@ class Seen:
     notes: tuple[str, ...] = ()
 
 
-def gathered(
+def collected(
     chosen: Selection,
     batches: Iterable[Any],
     *,
     share: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Seen:
-    """Gather in one pass, while the chosen layers normalize with the statistics of each batch.
+    """Collect in one pass, while the chosen layers normalize with the statistics of each batch.
 
     Args:
         chosen: The model and its layers.
@@ -52,20 +52,20 @@ def gathered(
             the batches among the processes of torch.distributed, if it was started, and merges their moments.
         progress: See ``recalibrate``.
     """
-    gathering = Gathering(chosen.model, _MODE, layers=chosen.names, switch=chosen.names)
+    collection = Collection(chosen.model, _MODE, layers=chosen.names, switch=chosen.names)
     own = share_of(batches, share or rank_and_size())
 
     def take() -> Mapping[str, Moments]:
-        gathering.add_all(own, stage="gathering statistics", progress=progress)
-        return gathering.moments
+        collection.add_all(own, stage="collection statistics", progress=progress)
+        return collection.moments
 
     moments = take() if share is not None else merged_over_processes(take)
-    kept = [f"{name} kept its own mode while statistics were gathered: {why}" for name, why in gathering.left.items()]
-    return Seen(moments, notes=(*gathering.notes, *kept))
+    kept = [f"{name} kept its own mode while statistics were collected: {why}" for name, why in collection.left.items()]
+    return Seen(moments, notes=(*collection.notes, *kept))
 
 
-def gathered_sequentially(chosen: Selection, batches: Iterable[Any], options: RecalibrationOptions) -> Seen:
-    """Gather layer by layer, each with the chosen layers before it in eval mode and recalibrated.
+def collected_sequentially(chosen: Selection, batches: Iterable[Any], options: RecalibrationOptions) -> Seen:
+    """Collect layer by layer, each with the chosen layers before it in eval mode and recalibrated.
 
     Arguments and exceptions are those of ``recalibrate``.
     """
@@ -74,16 +74,16 @@ def gathered_sequentially(chosen: Selection, batches: Iterable[Any], options: Re
     model, passes = chosen.model, 0
     while waiting:
         # The first pass looks at all of them, to learn the order in which they run.
-        gathering = Gathering(model, "eval", layers=waiting[: 1 if passes else None], switch=chosen.names)
-        stage = f"gathering statistics of layer {passes + 1} of {passes + len(waiting)}"
+        collection = Collection(model, "eval", layers=waiting[: 1 if passes else None], switch=chosen.names)
+        stage = f"collecting statistics of layer {passes + 1} of {passes + len(waiting)}"
 
-        def take(gathering: Gathering = gathering, stage: str = stage) -> Mapping[str, Moments]:
-            gathering.add_all(share_of(batches, rank_and_size()), stage=stage, progress=options.progress)
-            return gathering.moments
+        def take(collection: Collection = collection, stage: str = stage) -> Mapping[str, Moments]:
+            collection.add_all(share_of(batches, rank_and_size()), stage=stage, progress=options.progress)
+            return collection.moments
 
         found = merged_over_processes(take)
         if not passes:
-            waiting, notes = list(found), gathering.notes
+            waiting, notes = list(found), collection.notes
         passes += 1
         if not waiting:
             break
