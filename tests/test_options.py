@@ -17,7 +17,7 @@ from support.models.small_models import ONE_LAYER, built
 
 import normswap
 from normswap import cli
-from normswap.cli.options import form_of
+from normswap.cli.options import report_format_of
 from normswap.cli.pair import Pair
 from normswap.cli.settings import keys_of_pairs
 from normswap.cli.values import READINGS
@@ -182,7 +182,12 @@ def test_every_kind_of_a_pair_is_read_from_a_settings_file() -> None:
 
 
 def test_json_and_format_agree_or_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (form_of(None, False), form_of("junit", False), form_of(None, True), form_of("json", True)) == (
+    assert (
+        report_format_of(None, False),
+        report_format_of("junit", False),
+        report_format_of(None, True),
+        report_format_of("json", True),
+    ) == (
         "text",
         "junit",
         "json",

@@ -29,7 +29,8 @@ def options(*names: str) -> Decorator:
     known = {
         "to": click.option("--to", required=True, metavar=TARGETS, help="The target."),
         "format": click.option(
-            "--format", "report_format", type=click.Choice(list(FORMATS)), help="How the report is printed.  [default: text]"
+            "--format", "report_format", type=click.Choice(list(FORMATS)),
+            help="How the report is printed.  [default: text]",
         ),
         "json": click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
         "report": click.option(
