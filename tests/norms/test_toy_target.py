@@ -1,82 +1,38 @@
-"""A target is one class and one entry: this one, of pairs of channels over the batch, is all that is added here."""
+"""A target is one class and one entry: nothing else is added for the one in support/models/toy_target.py."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
-import torch
+from support import ROOT
 from support.models.cases import CASES, build
 from support.models.modules import MODULES
+from support.models.toy_target import Together
 
 import normswap
-from normswap import NORMS, NormLayer, SelectionError
+from normswap import NORMS, SelectionError
 from normswap.backends import backend_for
 from normswap.cli import main
-from normswap.norms import Norm, make_norm
-from normswap.norms.base import Form, by_name
-from normswap.norms.formula import Formula
-from normswap.norms.onnx import OnnxOps, emit_two_pass
-from normswap.norms.parameters import Parameter, whole_number_from
-from normswap.norms.torch import Kernel
-from normswap.norms.torch.export import two_pass
+from normswap.norms import make_norm
 from normswap.plan import make_plan
 
 CASE = "opset 17, training_mode=0"
-NEIGHBOURS = Parameter(
-    name="neighbours",
-    type=int,
-    expected="a whole number, 1 or more",
-    read=whole_number_from(1),
-    help="For together: how many channels share statistics.",
-    metavar="S",
-    default=2,
-)
-
-
-def pool(ops: OnnxOps, value: str, rank: int, *, size: int) -> str:
-    """Average over the batch, then over neighbours, and give each channel the average of its neighbours."""
-    assert ops.channels is not None, "refused otherwise"
-    parts = ops.op("Reshape", ops.reduce_mean(value, [0]), ops.ints([1, -1, size]))
-    repeated = ops.op("Concat", *[ops.reduce_mean(parts, [2])] * size, axis=2)
-    return ops.op("Reshape", repeated, ops.ints([1, ops.channels, *[1] * (rank - 2)]))
-
-
-def pool_in_aten(value: Any, rank: int, *, size: int) -> Any:
-    aten = torch.ops.aten
-    parts = aten.unflatten.int(aten.mean.dim(value, [0], True), 1, [-1, size])
-    repeated = aten.expand.default(aten.mean.dim(parts, [2], True), [-1, -1, size, *[-1] * (rank - 2)])
-    return aten.flatten.using_ints(repeated, 1, 2)
-
-
-class Together(Norm):
-    """Statistics of the batch over neighbouring channels."""
-
-    name = "together"
-    takes = (NEIGHBOURS,)
-
-    def __init__(self, neighbours: int = 2, wrong: bool = False) -> None:
-        self.neighbours: int = NEIGHBOURS.value(neighbours)
-        self.meaning = f"BatchNorm whose channels share statistics, {neighbours} together"
-        self.formula = Formula(
-            over=("batch", "channel", "spatial"), groups=lambda channels: channels // self.neighbours
-        )
-        self.used = 1 if wrong else self.neighbours  # a mutant gives each channel statistics of its own
-        self.forms = by_name(Form("together", lambda ops: emit_two_pass(ops, pool=partial(pool, size=self.used))))
-
-    def refuse(self, layer: NormLayer) -> str | None:
-        if layer.num_features is None or layer.num_features % self.neighbours:
-            return f"its {layer.num_features} channels are not divided by {self.neighbours}"
-        return None
-
-    def torch_kernel(self) -> Kernel:
-        export = partial(two_pass, pool=partial(pool_in_aten, size=self.used))
-        kernel = Kernel({}, export)
-        return replace(kernel, eager={"native": kernel._exported})
+# The options of the command line are made when it is imported, so the entry comes first.
+COMMANDS = """
+import sys
+from normswap import NORMS
+from support.models.toy_target import Together
+NORMS["together"] = Together()
+from normswap.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +97,23 @@ def test_the_commands_know_it(
     assert "share statistics" in " ".join(capsys.readouterr().out.split())
     assert main(["inspect", "a.onnx", "--to", "togather"]) == 2
     assert "the nearest is 'together'" in capsys.readouterr().err
+
+
+def test_its_parameter_is_an_option_of_the_command_line(tmp_path: Path) -> None:
+    onnx.save(build(CASES[CASE].text), tmp_path / "a.onnx")
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        return subprocess.run(
+            [sys.executable, "-c", COMMANDS, *argv],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    shown = run("convert", "--help").stdout
+    assert "|together]" in shown
+    assert "--neighbours S" in shown and "For together: how many channels share statistics." in " ".join(shown.split())
+    done = run("convert", "a.onnx", "--to", "together", "--neighbours", "1", "-o", "b.onnx")
+    assert done.returncode == 0, done.stderr
+    assert "whose channels share statistics, 1 together" in done.stdout
+    refused = run("convert", "a.onnx", "--to", "together", "--neighbours", "0", "-o", "c.onnx")
+    assert refused.returncode == 2 and "a whole number, 1 or more" in refused.stderr
