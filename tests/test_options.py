@@ -22,7 +22,7 @@ from normswap.cli.pair import Pair
 from normswap.cli.settings import keys_of_pairs
 from normswap.cli.values import READINGS
 from normswap.diagnosis.options import Diagnosing
-from normswap.norms import Blend, all_parameters, keywords
+from normswap.norms import Blend, Keywords, all_parameters
 from normswap.options import (
     Comparison,
     Converting,
@@ -88,7 +88,7 @@ def test_every_help_text_is_sentences() -> None:
 
 
 def test_type_checkers_know_the_parameters_of_targets() -> None:
-    tree = ast.parse(inspect.getsource(keywords))
+    tree = ast.parse(inspect.getsource(Keywords))
     assert {node.target.id for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)} == all_parameters().keys()  # type: ignore[union-attr]  # all are names
 
 

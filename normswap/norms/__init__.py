@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from normswap.errors import SelectionError
 from normswap.norms.base import Norm
 from normswap.norms.batch_stat import BatchStat
-from normswap.norms.blend import Blend
+from normswap.norms.blend import Blend, Over
 from normswap.norms.instance import Instance
 from normswap.norms.onnx import OnnxOps
 from normswap.norms.parameters import Parameter
 from normswap.norms.population import Population
 from normswap.words import nearest
 
-__all__ = ["NORMS", "Blend", "Norm", "OnnxOps", "Parameter", "all_parameters", "make_norm"]
+__all__ = ["NORMS", "Blend", "Keywords", "Norm", "OnnxOps", "Parameter", "all_parameters", "make_norm"]
 
 # By name; one with parameters stands here with usual ones, and ``make_norm`` makes it with those of the caller.
 NORMS: dict[str, Norm] = {
@@ -23,6 +24,18 @@ NORMS: dict[str, Norm] = {
     "population": Population(),
     "blend": Blend(16, "batch"),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keywords:
+    """The parameters of all targets, for type checkers, so that ``convert(model, "blend", prior=16)`` is checked.
+
+    Nothing depends on them when normswap runs: what a target takes, it declares itself.
+    """
+
+    if TYPE_CHECKING:
+        prior: float | None = None
+        over: Over | None = None
 
 
 def make_norm(to: str | Norm, **parameters: Any) -> Norm:

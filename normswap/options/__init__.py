@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 from normswap.data import Scale
-from normswap.norms import Norm, make_norm
-from normswap.norms.keywords import Keywords
+from normswap.norms import Keywords, Norm, make_norm
 from normswap.options.declared import Kind, Option, argument, option, option_of, spelled
 from normswap.options.signature import takes
 from normswap.report import Progress
