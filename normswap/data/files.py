@@ -141,6 +141,8 @@ def open_files(path: str | os.PathLike[str], side: Side, scale: Scale | None, si
     Raises:
         DataError: If they are missing, damaged, mixed, or do not fit the model.
     """
+    if not os.fspath(path):  # which Path takes for the current folder
+        raise DataError(f"an empty path: expected {_KINDS}")
     path = Path(path)
     if path.is_dir():
         return _open_folder(path, side, scale, size)

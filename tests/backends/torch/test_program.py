@@ -621,7 +621,8 @@ def test_inputs_are_taken_in_every_form(form: str, tmp_path: Path) -> None:
     forms = {"tensor": x, "tuple": (x,), "list": [x], "mapping": {"x": x}, "array": x.numpy()}
     (feed,) = feeds_of(torch_program, model_of("eval"), forms.get(form, path), {}, 0)
     torch.testing.assert_close(feed.arrays["x"], x)
-    assert feed.source == (f"given: {path}" if form.startswith("npz") else "given by the caller")
+    sources = {"npz": f"given: {path}", "npz by order": f"given: {path}: x 2x3x8x6"}
+    assert feed.source == sources.get(form, "given by the caller")
 
 
 def test_structured_inputs_are_taken_as_the_program_takes_them() -> None:

@@ -264,7 +264,8 @@ def _load_frameworks() -> None:
         "normswap.backends.torch.checkpoint",
         "normswap.cli",
         "normswap.backends.torch.factory",
-        "normswap.cli.inspection",
+        "normswap.reports.inspection",
+        "normswap.reports.verification",
     ):
         importlib.import_module(name)
 
