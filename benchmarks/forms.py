@@ -23,7 +23,7 @@ import onnx
 import onnx.helper as oh
 
 from normswap.backends import onnx_graph
-from normswap.norms import NORMS, Blend
+from normswap.norms import NORMS, Blend, Group
 from normswap.plan import Choice, Plan
 
 SHAPES = [(1, 64, 128, 128), (8, 64, 64, 64), (8, 256, 16, 16)]
@@ -51,7 +51,7 @@ def forms_of(shape: tuple[int, ...], dtype: str, folder: Path) -> dict[str, Path
     model = onnx_graph.load(model_of(shape, dtype))
     (layer,) = onnx_graph.find(model)
     files: dict[str, Path] = {}
-    for norm in (*NORMS.values(), Blend(16, "sample")):
+    for norm in (*(NORMS | {"group": Group(32)}).values(), Blend(16, "sample")):
         for form in norm.forms.values():
             if form.takes(layer):
                 plan = Plan(norm, (layer,), forms={layer.name: Choice(form.name, "timed")})

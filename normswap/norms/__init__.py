@@ -9,13 +9,14 @@ from normswap.errors import SelectionError
 from normswap.norms.base import Norm
 from normswap.norms.batch_stat import BatchStat
 from normswap.norms.blend import Blend, Over
+from normswap.norms.group import Group
 from normswap.norms.instance import Instance
 from normswap.norms.onnx import OnnxOps
 from normswap.norms.parameters import Parameter
 from normswap.norms.population import Population
 from normswap.words import nearest
 
-__all__ = ["NORMS", "Blend", "Keywords", "Norm", "OnnxOps", "Parameter", "all_parameters", "make_norm"]
+__all__ = ["NORMS", "Blend", "Group", "Keywords", "Norm", "OnnxOps", "Parameter", "all_parameters", "make_norm"]
 
 # By name; one with parameters stands here with usual ones, and ``make_norm`` makes it with those of the caller.
 NORMS: dict[str, Norm] = {
@@ -23,6 +24,7 @@ NORMS: dict[str, Norm] = {
     "batch-stat": BatchStat(),
     "population": Population(),
     "blend": Blend(16, "batch"),
+    "group": Group(1),
 }
 
 
@@ -36,6 +38,7 @@ class Keywords:
     if TYPE_CHECKING:
         prior: float | None = None
         over: Over | None = None
+        groups: int | None = None
 
 
 def make_norm(to: str | Norm, **parameters: Any) -> Norm:

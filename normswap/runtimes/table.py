@@ -87,6 +87,8 @@ _BN = ("population", "BatchNormalization")
 _PRIMITIVES = ("population", "primitives")
 _BLEND_SAMPLE = ("blend", "two-pass primitives, each sample")
 _BLEND_BATCH = ("blend", "two-pass primitives, batch")
+_GROUPS_IN = ("group", "InstanceNormalization of groups")
+_GROUPS_TWO_PASS = ("group", "two-pass primitives of groups")
 # Forms that others write and normswap does not: watched, because files have them.
 _GROUP = ("instance", "GroupNormalization")
 _MVN = ("instance", "MeanVarianceNormalization")
@@ -113,6 +115,8 @@ SUPPORT: dict[str, Support] = {
             _PRIMITIVES: _cells(Cell("right", cost=3.3), Cell("right", cost=1.4), Cell("right")),
             _BLEND_SAMPLE: _cells(Cell("right", cost=8.0), Cell("right", cost=2.9)),
             _BLEND_BATCH: _cells(Cell("right", cost=5.9), Cell("right", cost=2.5)),
+            _GROUPS_IN: _cells(Cell("right", cost=4.5), Cell("right", cost=2.2)),
+            _GROUPS_TWO_PASS: _cells(Cell("right", cost=6.9), Cell("right", cost=2.8)),
             _GROUP: _cells(Cell("cancels"), Cell("cancels")),
             _MVN: _cells(Cell("wrong"), Cell("wrong")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -135,6 +139,8 @@ SUPPORT: dict[str, Support] = {
             _PRIMITIVES: _cells(Cell("right", cost=1.0), Cell("right", cost=1.0)),
             _BLEND_SAMPLE: _cells(Cell("right", cost=2.6), Cell("right", cost=4.9)),
             _BLEND_BATCH: _cells(Cell("right", cost=2.7), Cell("right", cost=4.7)),
+            _GROUPS_IN: _cells(Cell("right", cost=2.4), Cell("right", cost=3.3)),
+            _GROUPS_TWO_PASS: _cells(Cell("right", cost=2.5), Cell("right", cost=5.9)),
             _GROUP: _cells(Cell("right"), Cell("right")),
             _MVN: _cells(Cell("wrong"), Cell("wrong")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -157,6 +163,8 @@ SUPPORT: dict[str, Support] = {
             _PRIMITIVES: _cells(Cell("right", cost=1.5), Cell("right", cost=4.9)),
             _BLEND_SAMPLE: _cells(Cell("right", cost=2.1), Cell("right", cost=5.7)),
             _BLEND_BATCH: _cells(Cell("right", cost=2.0), Cell("right", cost=6.2)),
+            _GROUPS_IN: _cells(Cell("cancels", cost=5.0), Cell("cancels", cost=6.6)),
+            _GROUPS_TWO_PASS: _cells(Cell("right", cost=2.8), Cell("right", cost=6.0)),
             _GROUP: _cells(Cell("cancels"), Cell("cancels")),
             _MVN: _cells(Cell("refused"), Cell("refused")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),
@@ -179,6 +187,8 @@ SUPPORT: dict[str, Support] = {
             _PRIMITIVES: _cells(Cell("right", cost=1.1), Cell("right", cost=1.4)),
             _BLEND_SAMPLE: _cells(Cell("right", cost=2.8), Cell("right", cost=3.2)),
             _BLEND_BATCH: _cells(Cell("right", cost=3.3), Cell("right", cost=3.5)),
+            _GROUPS_IN: _cells(Cell("right", cost=1.3), Cell("right", cost=1.6)),
+            _GROUPS_TWO_PASS: _cells(Cell("right", cost=2.8), Cell("right", cost=3.7)),
             _GROUP: _cells(Cell("refused"), Cell("refused")),
             _MVN: _cells(Cell("wrong"), Cell("wrong")),
             _ONE_PASS: _cells(Cell("cancels"), Cell("cancels")),

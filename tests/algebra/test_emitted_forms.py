@@ -35,7 +35,9 @@ layer (TYPE[DIMS] x) => (TYPE[DIMS] y) <TYPE[24] scale, TYPE[24] bias, TYPE[24] 
 """
 TRAINING = MODEL.replace("b = BatchNormalization <", "b, m, v = BatchNormalization <training_mode = 1, ")
 DIMS = f"N, {CHANNELS}, H, W"
-FORMS = [(to, name) for to, norm in TARGETS.items() for name in norm.forms]
+# The algebra reads a Concat of sizes, not of tensors; it holds no claim about a form that has one.
+UNREADABLE = {"two-pass primitives of groups"}
+FORMS = [(to, name) for to, norm in TARGETS.items() for name in norm.forms if name not in UNREADABLE]
 # Their arithmetic is right over the reals, and only rounding tells them: the probes' work.
 ROUNDING = {"variance by E[x^2] - E[x]^2"}
 CALLS = 20_000  # of Python functions, for the largest of the forms; benchmarks/algebra.py has the seconds
@@ -77,6 +79,7 @@ def proof_of(before: OnnxModel, after: OnnxModel, norm: Norm, rank: int = 4) -> 
         var=var,
         eps=Fraction(float(np.float32(1e-5))),
         over=norm.formula.over,
+        groups=norm.formula.groups_of(CHANNELS) if norm.formula.joins_channels else None,
         weights=norm.formula.weights,
         channels=CHANNELS,
     )
@@ -101,6 +104,13 @@ def test_a_form_is_not_another_target(to: str, form: str) -> None:
     for other in TARGETS.values():
         same = (other.name, other.parameters) == (norm.name, norm.parameters)
         assert proof_of(before, after, other).holds == same
+
+
+@pytest.mark.parametrize("form", UNREADABLE)
+def test_a_form_that_cannot_be_read_is_neither_proved_nor_rejected(form: str) -> None:
+    norm = only(TARGETS["group"], form)
+    proof = proof_of(*converted(norm), norm)
+    assert not proof.holds and not proof.readable, "it can be proved now: take it out of UNREADABLE"
 
 
 RANKS = [(to, form, rank) for to, form in FORMS for rank in (2, 3, 5) if rank > 2 or not TARGETS[to].formula.alone]

@@ -233,10 +233,14 @@ def test_every_option_of_a_pair_has_a_key() -> None:
     samples = {name: SAMPLES[kind] for name, kind in kinds.items() if kind is not None}
     assert kinds.keys() - samples.keys() == {"progress", "parameters"}, "an option for Python alone"
     text = "".join(f"{name.replace('_', '-')} = {value}\n" for name, (value, _) in samples.items())
-    (pair,) = read_settings(write(f"[[pairs]]\n{text}prior = 32\nover = 'batch'\n")).pairs
     values = {name: value for name, (_, value) in samples.items()}
-    assert pair == Pair(**values, parameters={"prior": 32.0, "over": "batch"})
-    assert all_parameters().keys() == pair.parameters.keys()
+    given: dict[str, dict[str, Any]] = {"blend": {"prior": 32.0, "over": "batch"}, "group": {"groups": 4}}
+    for to, parameters in given.items():
+        of_target = "".join(f"{name} = {value!r}\n" for name, value in parameters.items())
+        lines = text.replace(f"to = {samples['to'][0]}\n", f'to = "{to}"\n')
+        (pair,) = read_settings(write(f"[[pairs]]\n{lines}{of_target}")).pairs
+        assert pair == Pair(**values | {"to": to}, parameters=parameters)
+    assert all_parameters().keys() == {name for parameters in given.values() for name in parameters}
 
 
 def test_what_is_not_said_is_as_on_the_command_line() -> None:
@@ -279,7 +283,7 @@ BAD: dict[str, tuple[str, str]] = {  # what the file holds, and what the sentenc
     "unknown at the top": ("sed = 1\n" + GOOD, "normswap.toml: unknown key 'sed'; the nearest is 'seed'"),
     "no default": (
         "only = ['a']\n" + GOOD,
-        "only belongs to one pair and has no default; those that have are to, prior, over, seed",
+        "only belongs to one pair and has no default; those that have are to, prior, over, groups, seed",
     ),
     "unknown": (GOOD + "wieghts = 'w'", "pair 1: unknown key 'wieghts'; the nearest is 'weights'"),
     "unknown, far off": (GOOD + "zzzz = 'w'", "pair 1: unknown key 'zzzz'; known are before, after, to, scale"),

@@ -29,6 +29,8 @@ OPERATORS = {  # one that each form has, and one that it must not have
     "BatchNormalization": ("BatchNormalization", "Sqrt"),
     "primitives": ("Sqrt", "BatchNormalization"),
     "two-pass primitives, each sample": ("ReduceMean", "Pow"),  # which reads N
+    "InstanceNormalization of groups": ("InstanceNormalization", "GroupNormalization"),  # which cancels
+    "two-pass primitives of groups": ("ReduceMean", "InstanceNormalization"),
     "two-pass primitives, batch": ("Pow", "BatchNormalization"),
 }
 
@@ -77,9 +79,11 @@ def test_the_first_form_is_the_default_and_the_last_takes_everything() -> None:
     for norm in TARGETS.values():
         first, last = next(iter(norm.forms.values())), list(norm.forms.values())[-1]
         assert norm.form_of(replace(layer, dtype="float32")) is first
+        unknown = replace(layer, num_features=None)
+        least = layer if norm.refuse(unknown) else unknown
         for dtype in ("float32", "float16", "bfloat16", "float64"):
-            assert norm.form_of(replace(layer, dtype=dtype, num_features=None)).takes(replace(layer, dtype=dtype))
-        assert any(form.takes(replace(layer, num_features=None)) for form in norm.forms.values()), last.name
+            assert norm.form_of(replace(least, dtype=dtype)).takes(replace(layer, dtype=dtype))
+        assert any(form.takes(least) for form in norm.forms.values()), last.name
 
 
 def test_a_form_that_needs_the_channels_is_not_taken_without() -> None:

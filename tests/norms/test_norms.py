@@ -12,6 +12,7 @@ from support.models.targets import TARGETS
 
 from normswap import NORMS, NormLayer
 from normswap.layer import Floats
+from normswap.norms import Group
 
 SHAPES = [(3, 4, 5), (2, 4, 3, 5), (5, 4, 2, 3, 2), (1, 4, 7, 1)]
 
@@ -44,12 +45,18 @@ def mixed(x: Floats, layer: NormLayer, prior: int) -> Floats:
     return torch_batch_norm(x, replace(layer, running_mean=mean, running_var=var), False)
 
 
+def grouped(x: Floats, layer: NormLayer, groups: int) -> Floats:
+    weight, bias = torch.tensor(layer.weight), torch.tensor(layer.bias)
+    return np.asarray(torch.nn.functional.group_norm(torch.tensor(x), groups, weight, bias, layer.eps).numpy())
+
+
 MEANINGS: dict[str, Callable[[Floats, NormLayer], Floats]] = {
     "instance": sample_by_sample,
     "batch-stat": lambda x, layer: torch_batch_norm(x, layer, True),
     "population": lambda x, layer: torch_batch_norm(x, layer, False),
     "blend": lambda x, layer: mixed(x, layer, 16),
     "blend of samples": lambda x, layer: np.concatenate([mixed(sample[None], layer, 2) for sample in x]),
+    "group": lambda x, layer: grouped(x, layer, 1),
 }
 
 
@@ -64,6 +71,14 @@ def test_reference_is_what_torch_computes(name: str, shape: tuple[int, ...]) -> 
     layer = layer_of()
     # float64 on both sides: a few units in the last place of numbers up to about ten
     np.testing.assert_allclose(TARGETS[name].reference(x, layer), MEANINGS[name](x, layer), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 4)], ids=str)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_groups_are_those_of_torch(groups: int, shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).standard_normal(shape) * 3 + 2
+    layer = layer_of()
+    np.testing.assert_allclose(Group(groups).reference(x, layer), grouped(x, layer, groups), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", NORMS)

@@ -39,9 +39,10 @@ def computed(name: str, x: Array, layer: NormLayer, fused: bool) -> Array:
         mean, var = layer.running_mean[None], layer.running_var[None]
         rows = x
     else:
-        count = dtype.type(rows.shape[-1])
-        mean = in_sequence(rows) / count
-        var = in_sequence(np.square(rows - mean[..., None])) / count
+        own = rows.reshape(len(rows), 1, -1) if norm.formula.joins_channels else rows
+        count = dtype.type(own.shape[-1])
+        mean = in_sequence(own) / count
+        var = in_sequence(np.square(own - mean[..., None])) / count
         if norm.formula.reads_stored:
             samples, prior = dtype.type(1 if norm.formula.alone else len(x)), dtype.type(norm.parameters["prior"])
             of_stored, of_own = prior / (prior + samples), samples / (prior + samples)

@@ -22,6 +22,7 @@ from normswap import NORMS, CannotRunError, Norm, NormLayer
 from normswap.backends import onnx_graph
 from normswap.backends.candidates import run_in
 from normswap.layer import Array, Floats
+from normswap.norms import Group
 from normswap.norms.base import Form, by_name
 from normswap.norms.rounding import UNIT_ROUNDOFF, rounding_bound
 from normswap.plan import Choice, Plan
@@ -40,7 +41,7 @@ CONDITIONS = (
 )  # a channel each
 FORMS = {
     (norm.name, form.name): (norm, form)
-    for norm in TARGETS.values()
+    for norm in (TARGETS | {"group": Group(len(CONDITIONS))}).values()  # fewer would hide whether a form cancels
     for form in (*norm.forms.values(), *OTHER_FORMS.get(norm.name, ()))
 }
 MEASURED = {name: support for name, support in SUPPORT.items() if support.measured}

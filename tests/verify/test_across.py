@@ -63,9 +63,9 @@ def with_batch_norms(model: nn.Module, *, train: bool) -> nn.Module:
 
 def meant(model: nn.Module, to: str, inputs: Inputs) -> list[Array]:
     """What a conversion computes, by torch's own BatchNorm in the mode that the target states."""
-    model = with_batch_norms(model, train=to not in ("population", "blend"))
+    model = with_batch_norms(model, train=NORMS[to].formula.native == "train")
     parts = zip(*(torch.split(x, 1 if to == "instance" else len(x)) for x in inputs), strict=True)
-    with torch.no_grad(), Blended(NORMS[to]) if to == "blend" else contextlib.nullcontext():
+    with torch.no_grad(), Blended(NORMS[to]) if NORMS[to].formula.native == "given" else contextlib.nullcontext():
         runs = [listed(model(*part)) for part in parts]
     return [torch.cat(outputs).numpy() for outputs in zip(*runs, strict=True)]
 
@@ -194,7 +194,7 @@ def test_every_form_computes_what_was_meant_and_passes(network: str, to: str, fo
         assert not report.of("structure") and not report.of("probes")
         assert report.verdict == f"equal to {NORMS[to].meaning}, end to end on these inputs alone"
         untold = [note for note in report.notes if note.startswith("these inputs do not tell")]
-        assert len(untold) == (count == 1 and to != "population")
+        assert len(untold) == (count == 1 and to not in ("population", "group"))
         if untold:
             alike = {"instance": "batch-stat", "batch-stat": "instance", "blend": "blend"}  # with those of each sample
             assert untold[0].startswith(f"these inputs do not tell {to} from {alike[to]} (")

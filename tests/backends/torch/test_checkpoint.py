@@ -44,6 +44,7 @@ DROPPED = {
     "batch-stat": STATISTICS,
     "population": STATISTICS[2:],
     "blend": STATISTICS[2:],
+    "group": STATISTICS,
 }
 NAMES = ("out.pth", "out.safetensors")
 

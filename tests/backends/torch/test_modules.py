@@ -30,7 +30,6 @@ import normswap
 from normswap import NORMS, CannotRunError, Conversion, Plan, RefusedLayersError, Tolerance, UnsupportedModelError
 from normswap.backends.torch.checkpoint import layers_in
 from normswap.nn import LAYOUTS, Layout, SwappedNorm
-from normswap.norms import Blend
 
 IMAGE = shaped((2, 3, 6, 5))
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -90,9 +89,9 @@ def stated(model: nn.Module, plan: Plan, inputs: Any) -> Any:
     """Run a model in plain torch with the planned BatchNorms as the target means them, gradients and all."""
     layers = [layer_at(inside(model), layer.name) for layer in plan.layers]
     for layer in layers:
-        layer.training = not plan.norm.formula.reads_stored
-    if isinstance(plan.norm, Blend):  # which is told of calls in Python, as those in torch.cond are not
-        blended = Blended(plan.norm, [layer.get_buffer("running_mean") for layer in layers])
+        layer.training = plan.norm.formula.native == "train"
+    if plan.norm.formula.native == "given":  # which is told of calls in Python, as those in torch.cond are not
+        blended = Blended(plan.norm, [getattr(layer, "running_mean", None) for layer in layers])
         with blended, mock.patch.object(torch, "cond", taken):
             return called(model, inputs)
     if not plan.norm.formula.alone:
@@ -784,9 +783,9 @@ def test_functional_calls_convert_in_graphs(name: str, trace: Callable[[nn.Modul
     meant = case.build()
     for module in meant.modules():
         if isinstance(module, _BatchNorm) or "running_mean" in module._buffers:
-            module.training = not NORMS[to].formula.reads_stored
+            module.training = NORMS[to].formula.native == "train"
     samples = [(x,) for x in inputs[0].split(1 if NORMS[to].formula.alone else 2)]
-    with torch.no_grad(), Blended(NORMS[to]) if to == "blend" else nullcontext():
+    with torch.no_grad(), Blended(NORMS[to]) if NORMS[to].formula.native == "given" else nullcontext():
         close(outputs(conversion.model, inputs), torch.cat([meant(*sample) for sample in samples]))
 
 

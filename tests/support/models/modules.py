@@ -456,7 +456,7 @@ def _refused(words: str, *names: str, by: str = "instance") -> dict[str, dict[st
 
 _IMAGE = shaped((2, 3, 6, 5))
 _MAPS = shaped((2, C, 6, 5))
-_ALL = "instance batch-stat population blend"
+_ALL = "instance batch-stat population blend group"
 _NO_STATISTICS = "none are stored"
 _FUNCTIONAL = _call(FunctionalNorm, "norm")
 _ON_A_WEIGHT = _call(StandardizedConv, "0")
@@ -496,7 +496,7 @@ MODULES: dict[str, ModuleCase] = {
         _block(nn.LazyBatchNorm2d),
         _IMAGE,
         {"norm": "eval"},
-        _refused("not materialized", "norm", by="instance batch-stat blend"),
+        _refused("not materialized", "norm", by="instance batch-stat blend group"),
         exportable=False,
     ),
     "a subclass with torch's forward": ModuleCase(_block(lambda: AnyRankBatchNorm(C)), _IMAGE, {"norm": "eval"}),
@@ -652,7 +652,7 @@ MODULES: dict[str, ModuleCase] = {
         seeded(lambda: Block(FunctionalNorm())),
         _IMAGE,
         {_FUNCTIONAL: "eval"},
-        _refused("functional call", _FUNCTIONAL, by="instance batch-stat blend"),
+        _refused("functional call", _FUNCTIONAL, by="instance batch-stat blend group"),
     ),
     "F.batch_norm, train": ModuleCase(
         seeded(lambda: Block(FunctionalNorm()), train=True),
@@ -664,7 +664,7 @@ MODULES: dict[str, ModuleCase] = {
         seeded(lambda: nn.Sequential(nn.BatchNorm2d(3), Block(FunctionalNorm()))),
         _IMAGE,
         {"0": "eval", _FUNCTIONAL.replace("norm:", "1.norm:"): "eval"},
-        _refused("functional call", _FUNCTIONAL.replace("norm:", "1.norm:"), by="instance batch-stat blend"),
+        _refused("functional call", _FUNCTIONAL.replace("norm:", "1.norm:"), by="instance batch-stat blend group"),
     ),
     "F.batch_norm on a weight": ModuleCase(
         seeded(lambda: nn.Sequential(StandardizedConv(3, C, 3, padding=1), nn.BatchNorm2d(C))),

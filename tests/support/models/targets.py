@@ -32,14 +32,14 @@ _STORED = ("running_mean", "running_var")
 
 
 class Blended(TorchFunctionMode):
-    """A context in which torch's batch_norm computes what a blend is, by the paper's formula, gradients and all.
+    """A context in which torch's batch_norm computes a blend, by the paper's formula, or torch's group_norm.
 
     Args:
-        norm: The blend.
-        planned: The running means of the layers that are to be blended; None for every layer.
+        norm: The target.
+        planned: The running means of the layers that are to compute it; None for every layer.
     """
 
-    def __init__(self, norm: Norm, planned: Iterable[Tensor] | None = None) -> None:
+    def __init__(self, norm: Norm, planned: Iterable[Tensor | None] | None = None) -> None:
         super().__init__()
         self._norm = norm
         self._planned = None if planned is None else {id(mean) for mean in planned}
@@ -60,6 +60,10 @@ class Blended(TorchFunctionMode):
     ) -> Tensor:
         dtype, norm = x.dtype, self._norm
         x = x.double()
+        if norm.formula.joins_channels:
+            groups = norm.formula.groups_of(x.shape[1])
+            scale, shift = (None if given is None else given.double() for given in (weight, bias))
+            return nn.functional.group_norm(x, groups, scale, shift, eps).to(dtype)
         axes = [*([] if norm.formula.alone else [0]), *range(2, x.dim())]
         n = 1 if norm.formula.alone else len(x)
         prior: float = norm.parameters["prior"]

@@ -19,7 +19,7 @@ __all__ = ["Evaluation", "Layer", "layers_of"]
 
 Array = NDArray[Any]
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-_PRIOR = 16  # of blend, which is over the batch
+_PRIOR = 16  # of blend, which is over the batch; group is one of all channels
 _UNARY: dict[str, Callable[[Array], Array]] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Neg": np.negative,
@@ -205,7 +205,13 @@ class Evaluation:
             trains = len(node.output) > 1 if self._opset >= 7 else not attributes.get("is_test", 0)
         meaning = self._target if name in self._planned else "batch-stat" if trains else "population"
         spatial = tuple(range(2, rank))
-        return {"instance": spatial, "batch-stat": (0, *spatial), "blend": (0, *spatial), "population": None}[meaning]
+        return {
+            "instance": spatial,
+            "batch-stat": (0, *spatial),
+            "blend": (0, *spatial),
+            "group": (1, *spatial),
+            "population": None,
+        }[meaning]
 
 
 def _simple(op_type: str, inputs: list[Number], attributes: dict[str, Any], opset: int) -> Number:

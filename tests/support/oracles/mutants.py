@@ -25,7 +25,7 @@ class Wrong:
     weight: str = "scale"
     bias: str = "bias"
     unbiased: bool = False
-    over: str = ""  # "batch": pools over the batch, "sample": does not, "channel": over channels too
+    over: str = ""  # "batch" or "channel": pools over them, "sample" or "each channel": does not
     one_pass: bool = False  # E[x^2] - E[x]^2
     eps_outside: bool = False  # added to the standard deviation
     running: bool = False
@@ -51,6 +51,7 @@ MUTANTS: dict[str, Wrong] = {
     "batch axis added": Wrong(over="batch"),
     "batch axis lost": Wrong(over="sample"),
     "statistics over the channels too": Wrong(over="channel"),
+    "statistics of each channel alone": Wrong(over="each channel"),
     "variance by E[x^2] - E[x]^2": Wrong(one_pass=True),
     "running statistics": Wrong(running=True),
     "mean not subtracted": Wrong(no_mean=True),
@@ -117,7 +118,7 @@ class WrongKernel:
         wrong, aten = self.wrong, torch.ops.aten
         compute = torch.float64 if dtype == torch.float64 else torch.float32
         batch = (not self.formula.alone or wrong.over in ("batch", "channel")) and wrong.over != "sample"
-        axes = [*([0] if batch else []), *([1] if wrong.over == "channel" else []), *range(2, rank)]
+        axes = [*([0] if batch else []), *([1] if over_channels(wrong, self.formula) else []), *range(2, rank)]
 
         def column(parameter: Any) -> Any:
             wide = aten._to_copy.default(parameter, dtype=compute)
@@ -196,6 +197,12 @@ def samples_of(wrong: Wrong, by_sample: bool, batch_size: Callable[[], Any], ele
     return said[wrong.samples]()
 
 
+def over_channels(wrong: Wrong, formula: Formula) -> bool:
+    """Whether statistics are over all channels; mutants of several groups are in tests/norms/test_group.py."""
+    assert formula.groups_of(6) in (1, 6)
+    return wrong.over == "channel" or (formula.joins_channels and wrong.over != "each channel")
+
+
 def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
     """Normalize by primitives, as ``wrong`` says."""
     formula, prior = right.formula, right.parameters.get("prior", 0.0)
@@ -203,7 +210,7 @@ def emit(ops: OnnxOps, wrong: Wrong, right: Norm) -> None:
     rank = ops.rank or 4
     spatial = list(range(2, rank))
     batch = (not formula.alone or wrong.over in ("batch", "channel")) and wrong.over != "sample"
-    axes = [*([0] if batch else []), *([1] if wrong.over == "channel" else []), *spatial]
+    axes = [*([0] if batch else []), *([1] if over_channels(wrong, formula) else []), *spatial]
 
     def column(parameter: str) -> str:
         value = ops.cast(getattr(ops, parameter), ops.param_dtype, compute)
@@ -282,13 +289,16 @@ def is_mutant(wrong: Wrong, norm: Norm) -> bool:
     of_blend = wrong.prior != 1 or wrong.samples or wrong.blends != "both" or wrong.total_variance
     if of_blend and norm.formula.weights is None:
         return False
+    if wrong.over == ("channel" if norm.formula.joins_channels else "each channel"):
+        return False
     alone = norm.formula.alone
     return wrong.over != ("sample" if alone else "batch") and wrong.samples != ("1" if alone else "N")
 
 
 # What a whole network can show with ordinary inputs: not a variance or an eps that is off by a little.
 GROSS = ["weight dropped", "bias dropped", "weight and bias swapped", "unbiased variance", "running statistics",
-         "batch axis added", "batch axis lost", "statistics over the channels too", "mean not subtracted",
+         "batch axis added", "batch axis lost", "statistics over the channels too", "statistics of each channel alone",
+         "mean not subtracted",
          "own statistics alone", "a prior of 17 for 16", "a sample too many", "one sample, whatever the batch",
          "the samples of the batch beside each sample's statistics", "elements counted for samples",
          "mean not blended", "variance not blended", "variance by the law of total variance"]  # fmt: skip
