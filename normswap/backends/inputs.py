@@ -138,7 +138,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     """Read the arrays of an .npz file in their order; pickled objects are refused.
 
     Raises:
-        ModelReadError: If it is no such file.
+        ModelReadError: If it is not such a file.
     """
     try:
         with Path(path).open("rb") as file:  # opened here, since np.load leaves it open when the archive is damaged

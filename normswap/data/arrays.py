@@ -67,7 +67,7 @@ def members_of(path: Path) -> dict[str, tuple[str, int]]:
     """List the members of a file and their sizes in bytes, by array name; names are empty for an .npy file.
 
     Raises:
-        DataError: If it is no such file.
+        DataError: If it is not such a file.
     """
     with _trouble_in(path):
         if path.suffix.lower() == ".npy":

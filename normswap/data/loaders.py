@@ -70,7 +70,7 @@ class Loader:
         """Yield the caller's batches, or slices of ``size`` samples of arrays that are whole.
 
         Raises:
-            DataError: If an item is no batch, does not fit, or is another than in an earlier pass.
+            DataError: If an item is not a batch, does not fit, or is another than in an earlier pass.
         """
         if self.once and self._used:
             raise DataError(

@@ -92,7 +92,7 @@ def infer(name: str, model: Path, feed: Mapping[str, Array], outputs: Sequence[s
                     env=os.environ | {"PYTHONPATH": path},
                 )
             except subprocess.TimeoutExpired as error:
-                raise CannotRunError(f"{name} did not come to an end within {_SECONDS} s") from error
+                raise CannotRunError(f"{name} did not finish within {_SECONDS} s") from error
         answer = folder / "answer.json"
         if not answer.exists():
             line = _last_line((folder / "log").read_text(errors="replace"))

@@ -150,7 +150,7 @@ class Moments:
         """Take back what ``to_array`` gave.
 
         Raises:
-            ValueError: If it is no such vector.
+            ValueError: If it is not such a vector.
         """
         if array.ndim != 1 or array.dtype != np.float64 or array.size < 3 or (array.size - 3) % len(_VECTORS):
             raise ValueError(f"expected 3 + {len(_VECTORS)} C numbers in float64, found {array.dtype}{array.shape}")

@@ -145,7 +145,7 @@ def test_a_run_that_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     needs("opencv")
     monkeypatch.setattr("normswap.runtimes._SECONDS", 0.01)
     start = time.monotonic()
-    with pytest.raises(CannotRunError, match=r"opencv did not come to an end within 0.01 s"):
+    with pytest.raises(CannotRunError, match=r"opencv did not finish within 0.01 s"):
         infer("opencv", Path("model.onnx"), {"x": np.zeros((1, 3, 8, 8), np.float32)}, ["y"])
     assert time.monotonic() - start < 20
 

@@ -148,7 +148,7 @@ def power(operator: Operator) -> Value:
     base, exponent = operator.tensor(0), _second(operator)
     number = plain(exponent.expr)
     if not number.is_number:
-        raise UnreadableError("a power that is no constant")
+        raise UnreadableError("a power that is not a constant")
     (left, _), layout = aligned(operator.axes, base, exponent)
     return Tensor(left**number.constant, layout)
 
@@ -186,7 +186,7 @@ def _bound(operator: Operator, word: str, place: int) -> Expr | None:
     if value is not None:
         bound = operator.axes.tensor(value)
         if any(bound.layout):
-            raise UnreadableError("a bound of Clip that is no scalar")
+            raise UnreadableError("a bound of Clip that is not a scalar")
         return bound.expr
     given = operator.attributes.get(word)
     unbounded = {"min": -3.4028234663852886e38, "max": 3.4028234663852886e38}[word]
@@ -252,7 +252,7 @@ def cast(operator: Operator) -> Value:
             return Sizes(value.entries, value.scalar, whole=False)
         if isinstance(value, Constant) and value.array.dtype.kind not in "fiuV":
             raise UnreadableError(f"a Cast of {value.array.dtype}")
-        # The array keeps its own type: what it is the rounding of is told by the type that it is stored in.
+        # The array keeps its own type: the type that it is stored in tells what it is the rounding of.
         return value
     if to in _INTEGER_TYPES and isinstance(value, Sizes) and value.whole:
         return value

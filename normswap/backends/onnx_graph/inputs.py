@@ -26,7 +26,7 @@ class Signature:
 
     Attributes:
         name: The graph input.
-        dtype: As NumPy spells it, None for what is no tensor of numbers.
+        dtype: As NumPy spells it, None for what is not a tensor of numbers.
         dims: Its shape, None for an unknown rank.
     """
 

@@ -28,7 +28,7 @@ def build(spec: str, weights: str | os.PathLike[str] | None = None) -> nn.Module
             names, which wrappers leave there, is taken off.
 
     Raises:
-        ModelReadError: If the import or the call fails, the result is no nn.Module, or the weights do not fit.
+        ModelReadError: If the import or the call fails, the result is not an nn.Module, or the weights do not fit.
     """
     try:
         from torch import nn

@@ -106,7 +106,7 @@ def flat_outputs(value: Any) -> tuple[dict[str, Array], list[str]]:
 
     Returns:
         The arrays, called ``output`` where the result is a single one, else ``[0]``, ``['logits'][1]``, ``.hidden``;
-        and the places of what is no number, which cannot be compared.
+        and the places of what is not a number, which cannot be compared.
     """
     arrays: dict[str, Array] = {}
     skipped: list[str] = []

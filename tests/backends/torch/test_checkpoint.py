@@ -424,7 +424,7 @@ def test_what_is_no_tensor_stays_in_a_pickle_and_is_refused_elsewhere() -> None:
     beside = {"head._extra_state": {"scale": 3, "table": torch.ones(2)}, **state()}
     write_checkpoint(beside, Path("out.pth"))
     assert read_checkpoint("out.pth")["head._extra_state"]["scale"] == 3  # type: ignore[index]  # it is no tensor
-    with pytest.raises(ModelWriteError, match=r"out\.safetensors: head\._extra_state is no tensor"):
+    with pytest.raises(ModelWriteError, match=r"out\.safetensors: head\._extra_state is not a tensor"):
         write_checkpoint(beside, Path("out.safetensors"))
     assert not Path("out.safetensors").exists()
 

@@ -18,7 +18,7 @@ __all__ = ["RANDOM", "constant", "is_constant"]
 
 _MOST_ELEMENTS = 1 << 26  # of a value on the way to a parameter
 
-# Operators whose output is no function of their inputs.
+# Operators whose output is not a function of their inputs.
 RANDOM = frozenset(
     {
         "Bernoulli",

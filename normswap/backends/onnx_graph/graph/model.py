@@ -104,14 +104,14 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
         raise ModelReadError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (WireError, DecodeError) as error:
         raise ModelReadError(
-            f"{path}: expected an ONNX model, found bytes that are none, or a file cut short"
+            f"{path}: expected an ONNX model, found bytes that are not one, or a file that was cut short"
         ) from error
     if not proto.HasField("graph") or proto.ir_version < 1 or not (proto.graph.node or proto.graph.output):
         raise ModelReadError(f"{path}: expected an ONNX model, found a protobuf without a graph")
     if not proto.opset_import and proto.ir_version >= 3:
         raise ModelReadError(f"{path}: the model names no operator set; the file is damaged or was cut short")
     if not _is_text(proto):
-        raise ModelReadError(f"{path}: expected an ONNX model, found names that are no UTF-8; the file is damaged")
+        raise ModelReadError(f"{path}: expected an ONNX model, found names that are not UTF-8; the file is damaged")
     model = OnnxModel(proto, path)
     for tensor in tensors_of(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -189,7 +189,9 @@ def external_place(model: OnnxModel, tensor: onnx.TensorProto) -> Place:
         offset = int(entries.get("offset", 0))
         length = int(entries.get("length", needed))
     except ValueError as error:
-        raise ModelReadError(f"{name}: the place of its data is no number; the file is damaged") from error
+        raise ModelReadError(
+            f"{name}: the offset or the length of its data is not a number; the file is damaged"
+        ) from error
     path = _data_path(model, location, name)
     try:
         size = path.stat().st_size

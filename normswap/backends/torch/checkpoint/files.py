@@ -96,7 +96,7 @@ def write_checkpoint(state_dict: Mapping[str, Any], path: Path) -> None:
             foreign = [name for name, value in state_dict.items() if not isinstance(value, torch.Tensor)]
             if foreign:
                 raise ModelWriteError(
-                    f"{path.name}: {foreign[0]} is no tensor, which .safetensors has no place for; write a .pth file"
+                    f"{path.name}: {foreign[0]} is not a tensor, and .safetensors holds tensors only; write a .pth file"
                 )
             # Tied tensors are written once for each name, since a file of this format shares none.
             tensors = {name: value.detach().clone().contiguous() for name, value in state_dict.items()}

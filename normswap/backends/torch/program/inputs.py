@@ -33,8 +33,8 @@ class Signature:
 
     Attributes:
         name: Of its node in the graph.
-        dtype: As NumPy spells it, None for what is no tensor.
-        dims: Its shape; None in place of a size that is dynamic, and for what is no tensor.
+        dtype: As NumPy spells it, None for what is not a tensor.
+        dims: Its shape; None in place of a size that is dynamic, and for what is not a tensor.
     """
 
     name: str

@@ -56,7 +56,7 @@ def cut(before: ProgramModel, after: ProgramModel, plan: Plan, *, free: tuple[st
 def _operand(call: BatchNormCall, resolve: Resolve, node: fx.Node) -> torch.Tensor | None:
     """Give what stands in a probe for a node: for statistics that an earlier call updates, those that are stored.
 
-    The layer that reads them is probed by itself; what they are updated with is no part of it.
+    The layer that reads them is probed by itself; what they are updated with is not part of it.
     """
     own = {node.name for node in (call.running_mean, call.running_var) if isinstance(node, fx.Node)}
     return resolve(stored_statistic(node) if node.name in own else node)

@@ -84,7 +84,7 @@ def _is_operator(text: str) -> bool:
     if parts[2] == "higher_order":
         return "triton" not in text and "torchbind" not in text
     namespace = getattr(torch.ops, parts[2], None)
-    # An operator that is not registered here is no danger: torch will say that it does not know it.
+    # An operator that is not registered here is harmless: torch will say that it does not know it.
     found = getattr(namespace, parts[3], None)
     known = found is None or isinstance(found, torch._ops.OpOverloadPacket)
     return isinstance(namespace, torch._ops._OpNamespace) and known and "file" not in parts[3]
