@@ -209,6 +209,7 @@ SUPPORT: dict[str, Support] = {
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN, _TAKEN),
             _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
             _BLEND_BATCH: _cells(_TAKEN, _TAKEN),
+            _GROUPS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(_NOT_22, _NOT_22),
             _BS_TRAINING: _cells(
                 Cell("refused", why="from opset 14 on the session is not created, rather than falling back"),
@@ -229,6 +230,7 @@ SUPPORT: dict[str, Support] = {
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
             _BLEND_BATCH: _cells(_TAKEN, _TAKEN),
+            _GROUPS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(_TAKEN, _TAKEN),
             _BS_TRAINING: _cells(_REFUSED, _REFUSED),
             _GROUP: _cells(_TAKEN, _TAKEN),
@@ -248,6 +250,7 @@ SUPPORT: dict[str, Support] = {
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
             _BLEND_BATCH: _cells(_TAKEN, _TAKEN),
+            _GROUPS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TRAINING: _cells(_REFUSED, _REFUSED),
             _BN: _cells(
                 Cell("taken", why="rank 4, constant parameters"), Cell("taken", why="rank 4, constant parameters")
@@ -265,6 +268,7 @@ SUPPORT: dict[str, Support] = {
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
             _BLEND_BATCH: _cells(_TAKEN, _TAKEN),
+            _GROUPS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(Cell("cancels", why="as InstanceNormalization"), Cell("cancels")),
             _BS_TRAINING: _cells(
                 Cell("refused", why="it is taken, and fails when it is run"), Cell("refused", why="as in float32")
@@ -283,6 +287,7 @@ SUPPORT: dict[str, Support] = {
             _BS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BLEND_SAMPLE: _cells(_TAKEN, _TAKEN),
             _BLEND_BATCH: _cells(_TAKEN, _TAKEN),
+            _GROUPS_TWO_PASS: _cells(_TAKEN, _TAKEN),
             _BS_TRANSPOSED: _cells(_NOT_22, _NOT_22),
             _BS_TRAINING: _cells(_REFUSED, _REFUSED),
             _GROUP: _cells(_TAKEN, _TAKEN),
