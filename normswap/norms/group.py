@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from normswap.layer import NormLayer
-from normswap.norms.base import Form, Norm, by_name
+from normswap.norms.base import Form, Norm, by_name, single_elements
 from normswap.norms.formula import Formula
 from normswap.norms.onnx import OnnxOps, along_channels, emit_in, emit_two_pass
 from normswap.norms.parameters import Parameter, whole_number_from
@@ -119,7 +119,7 @@ class Group(Norm):
         )
 
     def refuse(self, layer: NormLayer) -> str | None:
-        """Refuse channels that the groups do not divide, and what may have samples among them."""
+        """Refuse channels that the groups do not divide, single elements, and what may have samples among them."""
         if layer.role == "instance":
             return "it is an InstanceNorm written with BatchNorm, which may hold samples where channels are"
         channels = layer.num_features
@@ -129,6 +129,8 @@ class Group(Norm):
             divisors = [n for n in range(1, channels + 1) if channels % n == 0]
             nearest = min(divisors, key=lambda n: abs(n - self.groups))
             return f"its {channels} channels cannot be divided into {self.groups} groups; the nearest is {nearest}"
+        if channels == self.groups and (reason := single_elements(layer)):
+            return f"{reason}, and each channel is a group by itself, so that only the bias would be left"
         return None
 
     def torch_kernel(self) -> Kernel:

@@ -20,6 +20,7 @@ import normswap
 from normswap import NORMS, RefusedLayersError, SelectionError
 from normswap.backends import backend_for, onnx_graph
 from normswap.cli import main
+from normswap.layer import NormLayer
 from normswap.norms import Group, make_norm
 from normswap.norms.base import Form, by_name
 from normswap.norms.onnx import OnnxOps
@@ -164,3 +165,12 @@ def test_the_command_line_takes_groups(
     assert main(["verify", "a.onnx", "b.onnx", "--to", "group", "--groups", "4"]) == 1
     assert main(["convert", "a.onnx", "--to", "group", "--groups", "3", "-o", "c.onnx"]) == 2
     assert "the nearest is 2" in capsys.readouterr().err
+
+
+def test_groups_of_one_element_are_refused() -> None:
+    ones = np.ones(4, np.float32)
+    layer = NormLayer("n", "eval", 4, 1e-5, ones, ones, ones, ones, shape=("N", 4))
+    reason = Group(4).refuse(layer)
+    assert reason is not None and "only the bias would be left" in reason
+    assert Group(2).refuse(layer) is None
+    assert Group(4).refuse(replace(layer, shape=("N", 4, 3, 3))) is None
