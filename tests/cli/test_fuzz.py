@@ -29,11 +29,18 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_damaged_files_break_no_promise(tmp_path: Path) -> None:
-    done = run("--cases", "100", "--seed", "0", "--keep", str(tmp_path / "failed"))
-    figures = json.loads(done.stdout)
-    assert figures["failures"] == {}, done.stderr
-    assert figures["cases"] == 100
-    assert {"inspect 0", "convert 0", "verify 0", "verify 1", "convert 2"} <= figures["codes"].keys()
+    wanted = {"inspect 0", "convert 0", "verify 0", "verify 1", "convert 2"}
+    codes: set[str] = set()
+    # What hypothesis draws from a seed changes with its version and with our code, and few cases end in "verify 0".
+    for seed in range(5):
+        done = run("--cases", "100", "--seed", str(seed), "--keep", str(tmp_path / f"failed {seed}"))
+        figures = json.loads(done.stdout)
+        assert figures["failures"] == {}, done.stderr
+        assert figures["cases"] == 100
+        codes |= figures["codes"].keys()
+        if wanted <= codes:
+            break
+    assert wanted <= codes
 
 
 INSPECT, CONVERT = "inspect bad.onnx", "convert bad.onnx --to instance -o out.onnx"
