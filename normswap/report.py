@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from normswap.layer import Array
-from normswap.plan import Choice
+from normswap.plan import Choice, Plan
 
 __all__ = ["WITNESSES", "Check", "Picture", "Progress", "Report", "Witness"]
 
@@ -106,6 +106,34 @@ class Report:
     may_differ: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = field(default=(), repr=False, compare=False)
     parameters: Mapping[str, float | str] = field(default_factory=dict)
+
+    @classmethod
+    def for_plan(
+        cls,
+        plan: Plan,
+        checks: Sequence[Check],
+        *,
+        notes: Sequence[str],
+        inputs: str,
+        needed: tuple[Witness, ...] = ("structure", "probes"),
+        may_differ: tuple[str, ...] = (),
+        pictures: tuple[Picture, ...] = (),
+    ) -> Report:
+        """Make the report of a plan, which says the target, the layers and what was left; the rest is as above."""
+        return cls(
+            target=plan.norm.name,
+            meaning=plan.norm.meaning,
+            planned=tuple(layer.name for layer in plan.layers),
+            checks=tuple(checks),
+            notes=tuple(notes),
+            inputs=inputs,
+            left=plan.left,
+            forms=plan.forms,
+            needed=needed,
+            may_differ=may_differ,
+            pictures=pictures,
+            parameters=plan.norm.parameters,
+        )
 
     @property
     def ok(self) -> bool:

@@ -81,16 +81,11 @@ def verify_conversion(
         run = end_to_end(backend, before, candidates, whole, feeds or (), tolerance, options.seed, progress)
         checks += run.checks
         notes += [*run.notes, *original_elsewhere(backend, before, elsewhere, run)]
-    return Report(
-        target=plan.norm.name,
-        meaning=plan.norm.meaning,
-        parameters=plan.norm.parameters,
-        planned=tuple(layer.name for layer in plan.layers),
-        checks=tuple(checks),
-        notes=tuple(notes),
+    return Report.for_plan(
+        plan,
+        checks,
+        notes=notes,
         inputs=run.source if run else "none: end to end was not run",
-        left=plan.left,
-        forms=plan.forms,
         may_differ=may_differ,
         pictures=run.pictures if run else (),
     )
@@ -157,15 +152,11 @@ def verify_across(
         tell_apart=True,
     )
     limit = "the two models are of different frameworks: only outputs were compared, paired by their order"
-    return Report(
-        target=plan.norm.name,
-        meaning=plan.norm.meaning,
-        parameters=plan.norm.parameters,
-        planned=tuple(layer.name for layer in plan.layers),
-        checks=run.checks,
+    return Report.for_plan(
+        plan,
+        run.checks,
         notes=(limit, *before.notes, *run.notes),
         inputs=run.source,
-        left=plan.left,
         needed=("end to end",),
         pictures=run.pictures,
     )

@@ -38,19 +38,15 @@ def compare_checkpoints(before: Mapping[str, torch.Tensor], after: Mapping[str, 
         gone = len(may_go & set(before))
         summary = f"{len(same)} tensors are identical, {gone} statistics of {len(plan.layers)} layers are gone"
         checks = [Check("structure", "tensors", ok=True, detail=summary)]
-    return Report(
-        target=plan.norm.name,
-        meaning=plan.norm.meaning,
-        parameters=plan.norm.parameters,
-        planned=tuple(layer.name for layer in plan.layers),
-        checks=tuple(checks),
+    return Report.for_plan(
+        plan,
+        checks,
         notes=(
             "a checkpoint holds no operators, so that nothing could be run: normswap verify package.module:factory "
             "--weights BEFORE AFTER proves the model",
             "state dicts alone are compared and written: everything else in a training checkpoint is left behind",
         ),
         inputs="none: a checkpoint cannot be run",
-        left=plan.left,
         needed=("structure",),
     )
 
