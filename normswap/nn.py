@@ -184,7 +184,7 @@ class SwappedNorm(nn.Module):
 
 @fx.wrap  # one node for symbolic_trace, which could not follow a kernel that looks at shapes
 def _normalized(norm: Norm, *values: Any) -> torch.Tensor:
-    y: torch.Tensor = norm.torch_kernel()(*values)
+    y: torch.Tensor = norm.kernel(*values)
     return y
 
 

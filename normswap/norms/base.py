@@ -66,6 +66,7 @@ class Norm(Statistics):
     formula: Formula
     takes: tuple[Parameter, ...] = ()
     forms: Mapping[str, Form]
+    _kernel: Kernel | None = None
 
     @abstractmethod
     def refuse(self, layer: NormLayer) -> str | None:
@@ -73,7 +74,23 @@ class Norm(Statistics):
 
     @abstractmethod
     def torch_kernel(self) -> Kernel:
-        """Return how the target is computed in torch, in a module and as operators of a graph."""
+        """Make what computes the target in torch, in a module and as operators of a graph."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """What computes the target in torch, made once: a module asks for it at each forward."""
+        if self._kernel is not None:
+            return self._kernel
+        import torch
+
+        kernel = self.torch_kernel()
+        if not torch.compiler.is_compiling():  # a compiler traces the making, and could not keep what comes of it
+            self._kernel = kernel
+        return kernel
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the kernel, which holds functions that cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if name != "_kernel"}
 
     @property
     def parameters(self) -> dict[str, Any]:

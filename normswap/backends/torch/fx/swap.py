@@ -71,7 +71,7 @@ def _emit(graph: fx.Graph, layer: NormLayer, call: BatchNormCall, norm: Norm) ->
         flat, rank = aten.flatten.using_ints(aten.unsqueeze.default(x, -1), 2, -1), 3
     else:
         flat = x
-    y = norm.torch_kernel().export(
+    y = norm.kernel.export(
         flat,
         proxy(call.weight),
         proxy(call.bias),

@@ -51,7 +51,7 @@ def _cut_module(layer: NormLayer, module: nn.Module, free: tuple[str, ...], rank
     ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"as it runs": module.forward}  # hooks are left out
     if isinstance(module, SwappedNorm):
         module.after = ()  # the probes are of the normalization alone
-        for name, form in module.norm.torch_kernel().forms.items():
+        for name, form in module.norm.kernel.forms.items():
             ways[name] = _forced(module, form)
     tensors = [*module.parameters(), *module.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
