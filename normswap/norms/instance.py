@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from normswap.norms.torch import Kernel
+    from normswap.norms.torch.export import Operands
 
 __all__ = ["Instance"]
 
@@ -57,30 +58,18 @@ def _on_cpu(x: torch.Tensor, gradients: bool) -> str:
     return "native" if x.dtype in HALF else "group_norm"
 
 
-def _exported(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    running_mean: Any,
-    running_var: Any,
-    eps: float,
-    *,
-    rank: int,
-    dtype: torch.dtype,
-    param_dtype: torch.dtype,
-) -> Any:
+def _exported(given: Operands) -> Any:
     """``aten.instance_norm``, which exporters write as InstanceNormalization; no runtime has it in float64."""
     import torch
 
     from normswap.norms.torch.export import cast, two_pass
 
-    if dtype == torch.float64:
-        given = (x, weight, bias, running_mean, running_var, eps)
-        return two_pass(*given, rank=rank, dtype=dtype, param_dtype=param_dtype)
-    x = cast(x, dtype, torch.float32)
-    weight, bias = (cast(value, param_dtype, torch.float32) for value in (weight, bias))
-    y = torch.ops.aten.instance_norm.default(x, weight, bias, None, None, True, 0.0, eps, False)
-    return cast(y, torch.float32, dtype)
+    if given.dtype == torch.float64:
+        return two_pass(given)
+    x = cast(given.x, given.dtype, torch.float32)
+    weight, bias = (cast(value, given.param_dtype, torch.float32) for value in (given.weight, given.bias))
+    y = torch.ops.aten.instance_norm.default(x, weight, bias, None, None, True, 0.0, given.eps, False)
+    return cast(y, torch.float32, given.dtype)
 
 
 class Instance(Norm):

@@ -10,9 +10,8 @@ from normswap.norms.formula import Formula
 from normswap.norms.onnx import OnnxOps, along_channels, compute_dtype, emit_in
 
 if TYPE_CHECKING:
-    import torch
-
     from normswap.norms.torch import Kernel
+    from normswap.norms.torch.export import Operands
 
 __all__ = ["Population"]
 
@@ -34,27 +33,17 @@ def _primitives(ops: OnnxOps) -> None:
     emit_in(compute_dtype(ops), ops, body)
 
 
-def _exported(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    running_mean: Any,
-    running_var: Any,
-    eps: float,
-    *,
-    rank: int,  # noqa: ARG001  # every Export is given it
-    dtype: torch.dtype,
-    param_dtype: torch.dtype,
-) -> Any:
+def _exported(given: Operands) -> Any:
     """``aten.batch_norm``, which exporters write as BatchNormalization."""
     import torch
 
     from normswap.norms.torch.export import cast
     from normswap.norms.torch.tensors import HALF
 
-    to = param_dtype if dtype in HALF else dtype
-    values = (cast(value, param_dtype, to) for value in (weight, bias, running_mean, running_var))
-    return torch.ops.aten.batch_norm.default(x, *values, False, 0.0, eps, False)
+    to = given.param_dtype if given.dtype in HALF else given.dtype
+    parameters = (given.weight, given.bias, given.running_mean, given.running_var)
+    values = (cast(value, given.param_dtype, to) for value in parameters)
+    return torch.ops.aten.batch_norm.default(given.x, *values, False, 0.0, given.eps, False)
 
 
 class Population(Norm):

@@ -21,6 +21,7 @@ from normswap import NormLayer
 from normswap.layer import Array
 from normswap.norms.rounding import rounding_bound
 from normswap.norms.torch import Kernel
+from normswap.norms.torch.export import Operands
 from normswap.verify.probes import probes
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
@@ -479,10 +480,11 @@ def test_export_form_writes_a_graph(target: str, rank: int, dtype: str) -> None:
     layer = layer_of(dtype, 1e-3, dtype)
     graph = fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(graph)
-    proxies = [fx.Proxy(graph.placeholder(name), tracer) for name in ("x", "weight", "bias", "mean", "var")]
-    x, weight, bias, mean, var = proxies
-    facts = {"dtype": DTYPES[dtype], "param_dtype": DTYPES[dtype]}
-    graph.output(KERNELS[target].export(x, weight, bias, mean, var, 1e-3, rank=rank, **facts).node)
+    x, weight, bias, mean, var = (
+        fx.Proxy(graph.placeholder(name), tracer) for name in ("x", "weight", "bias", "mean", "var")
+    )
+    given = Operands(x, weight, bias, mean, var, 1e-3, rank, DTYPES[dtype], DTYPES[dtype])
+    graph.output(KERNELS[target].export(given).node)
     module = fx.GraphModule(nn.Module(), graph)
     for probe in probes(layer, rank):
         y = module(tensor_of(probe.x), *parameters_of(layer))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from normswap.norms.torch.eager import Form
-from normswap.norms.torch.export import Export
+from normswap.norms.torch.export import Export, Operands
 
 __all__ = ["Form", "Kernel"]
 
@@ -57,7 +57,7 @@ class Kernel:
         eps: float,
     ) -> Tensor:
         given = next((value.dtype for value in (weight, bias, mean) if value is not None), x.dtype)
-        y = self.export(x, weight, bias, mean, var, eps, rank=x.dim(), dtype=x.dtype, param_dtype=given)
+        y = self.export(Operands(x, weight, bias, mean, var, eps, x.dim(), x.dtype, given))
         assert isinstance(y, Tensor)
         return y
 

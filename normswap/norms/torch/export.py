@@ -6,46 +6,42 @@ They take tensors; on ``fx.Proxy`` arguments they add operators to the graph.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
 from normswap.norms.torch.tensors import compute_dtype
 
-__all__ = ["Export", "Mix", "Pool", "cast", "column", "over_batch", "two_pass"]
+__all__ = ["Export", "Mix", "Operands", "Pool", "cast", "column", "over_batch", "two_pass"]
 
 
-class Export(Protocol):
-    """A target as ATen operators."""
+class Operands(NamedTuple):
+    """What a target is computed of; tensors may be proxies.
 
-    def __call__(
-        self,
-        x: Any,
-        weight: Any,
-        bias: Any,
-        running_mean: Any,
-        running_var: Any,
-        eps: float,
-        *,
-        rank: int,
-        dtype: torch.dtype,
-        param_dtype: torch.dtype,
-    ) -> Any:
-        """Compute the target.
+    Attributes:
+        x: Tensor of shape (N, C, *spatial).
+        weight: Tensor of shape (C,), or None for 1.
+        bias: As weight, or None for 0.
+        running_mean: As weight, for targets that read the stored statistics.
+        running_var: As weight, for targets that read the stored statistics.
+        eps: Added to the variance, in units of x squared.
+        rank: Number of dimensions of x.
+        dtype: Of x.
+        param_dtype: Of weight, bias and running statistics.
+    """
 
-        Args:
-            x: Tensor or proxy of shape (N, C, *spatial).
-            weight: Tensor or proxy of shape (C,), or None for 1.
-            bias: As weight, or None for 0.
-            running_mean: As weight, for targets that read the stored statistics.
-            running_var: As weight, for targets that read the stored statistics.
-            eps: Added to the variance, in units of x squared.
-            rank: Number of dimensions of x.
-            dtype: Of x.
-            param_dtype: Of weight, bias and running statistics.
-        """
-        ...
+    x: Any
+    weight: Any
+    bias: Any
+    running_mean: Any
+    running_var: Any
+    eps: float
+    rank: int
+    dtype: torch.dtype
+    param_dtype: torch.dtype
 
+
+Export: TypeAlias = Callable[[Operands], Any]  # a target as ATen operators
 
 # (a value of shape (N, C, 1, ..., 1), its rank) -> its mean over more axes, which broadcasts against x
 Pool: TypeAlias = Callable[[Any, int], Any]
@@ -68,40 +64,21 @@ def over_batch(value: Any, _rank: int) -> Any:
     return torch.ops.aten.mean.dim(value, [0], True)
 
 
-def two_pass(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    running_mean: Any,
-    running_var: Any,
-    eps: float,
-    *,
-    rank: int,
-    dtype: torch.dtype,
-    param_dtype: torch.dtype,
-    pool: Pool | None = None,
-    mix: Mix | None = None,
-) -> Any:
+def two_pass(given: Operands, *, pool: Pool | None = None, mix: Mix | None = None) -> Any:
     """Compute the mean, then the mean square about it.
 
     The batch axis is reduced by itself: OpenCV 5 takes a mean over (0, 2, 3) for a normalization of each sample.
 
     Args:
-        x: As for every ``Export``, like all arguments but the last two.
-        weight: See above.
-        bias: See above.
-        running_mean: See above.
-        running_var: See above.
-        eps: See above.
-        rank: See above.
-        dtype: See above.
-        param_dtype: See above.
+        given: What it is computed of.
         pool: Averages further what was averaged over the spatial axes, for statistics over more axes than these.
         mix: Turns the statistics of x and the stored ones into those to use. With m in place of the mean a,
             y = (x - a) k + ((a - m) k + bias), so that x is not read once more.
     """
+    rank, dtype, param_dtype = given.rank, given.dtype, given.param_dtype
     aten, compute, spatial = torch.ops.aten, compute_dtype(dtype), list(range(2, rank))
-    x, weight, bias = cast(x, dtype, compute), cast(weight, param_dtype, compute), cast(bias, param_dtype, compute)
+    x = cast(given.x, dtype, compute)
+    weight, bias = (cast(value, param_dtype, compute) for value in (given.weight, given.bias))
 
     def of_samples(value: Any) -> Any:
         return aten.mean.dim(value, spatial, True) if spatial else value
@@ -119,12 +96,12 @@ def two_pass(
         def stored(value: Any) -> Any:
             return column(cast(value, param_dtype, compute), rank)
 
-        std = aten.sqrt.default(aten.add.Scalar(used(var, stored(running_var)), eps))
+        std = aten.sqrt.default(aten.add.Scalar(used(var, stored(given.running_var)), given.eps))
         k = aten.reciprocal.default(std) if weight is None else aten.div.Tensor(column(weight, rank), std)
-        lift = aten.mul.Tensor(aten.sub.Tensor(mean, used(mean, stored(running_mean))), k)
+        lift = aten.mul.Tensor(aten.sub.Tensor(mean, used(mean, stored(given.running_mean))), k)
         lift = lift if bias is None else aten.add.Tensor(lift, column(bias, rank))
         return cast(aten.add.Tensor(aten.mul.Tensor(centred, k), lift), compute, dtype)
-    std = aten.sqrt.default(aten.add.Scalar(var, eps))
+    std = aten.sqrt.default(aten.add.Scalar(var, given.eps))
     if weight is None:
         y = aten.div.Tensor(centred, std)
     else:

@@ -13,6 +13,7 @@ from normswap.layer import NormLayer
 from normswap.norms.base import Form, by_name
 from normswap.norms.formula import Formula
 from normswap.norms.onnx import OnnxOps
+from normswap.norms.torch.export import Operands
 
 __all__ = ["GROSS", "MUTANTS", "Mutant", "Wrong", "is_mutant"]
 
@@ -100,21 +101,10 @@ class WrongKernel:
         return {"by hand": self}
 
     def __call__(self, x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float) -> Any:
-        return self.export(x, weight, bias, mean, var, eps, rank=x.dim(), dtype=x.dtype)
+        return self.export(Operands(x, weight, bias, mean, var, eps, x.dim(), x.dtype, x.dtype))
 
-    def export(
-        self,
-        x: Any,
-        weight: Any,
-        bias: Any,
-        mean: Any,
-        var: Any,
-        eps: float,
-        *,
-        rank: int,
-        dtype: torch.dtype,
-        param_dtype: torch.dtype | None = None,
-    ) -> Any:
+    def export(self, given: Operands) -> Any:
+        x, weight, bias, mean, var, eps, rank, dtype, _ = given
         wrong, aten = self.wrong, torch.ops.aten
         compute = torch.float64 if dtype == torch.float64 else torch.float32
         batch = (not self.formula.alone or wrong.over in ("batch", "channel")) and wrong.over != "sample"

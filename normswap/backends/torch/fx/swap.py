@@ -15,6 +15,7 @@ from normswap.backends.torch.nodes import NodeLayer
 from normswap.backends.torch.tensors import CHANNELS_LAST, dtype_of
 from normswap.layer import NormLayer
 from normswap.norms import Norm
+from normswap.norms.torch.export import Operands
 
 __all__ = ["swap"]
 
@@ -71,17 +72,10 @@ def _emit(graph: fx.Graph, layer: NormLayer, call: BatchNormCall, norm: Norm) ->
         flat, rank = aten.flatten.using_ints(aten.unsqueeze.default(x, -1), 2, -1), 3
     else:
         flat = x
-    y = norm.kernel.export(
-        flat,
-        proxy(call.weight),
-        proxy(call.bias),
-        proxy(call.running_mean),
-        proxy(call.running_var),
-        call.eps,
-        rank=rank,
-        dtype=dtype_of(layer.dtype),
-        param_dtype=dtype_of(layer.weight.dtype.name if layer.weight is not None else layer.dtype),
-    )
+    param_dtype = dtype_of(layer.weight.dtype.name if layer.weight is not None else layer.dtype)
+    weight, bias, mean, var = map(proxy, (call.weight, call.bias, call.running_mean, call.running_var))
+    given = Operands(flat, weight, bias, mean, var, call.eps, rank, dtype_of(layer.dtype), param_dtype)
+    y = norm.kernel.export(given)
     if flat is not x:
         y = aten.reshape_as.default(y, x)
     result = y.node
