@@ -27,7 +27,6 @@ from normswap.backends.onnx_graph.inputs import signature
 from normswap.backends.onnx_graph.runtime import Session
 from normswap.backends.torch import module as torch_module
 from normswap.backends.torch.factory import build
-from normswap.norms import NORMS
 from normswap.plan import make_plan
 from normswap.statistics.collect import MODES, Collection
 
@@ -65,7 +64,7 @@ def shown(values: Sequence[float]) -> str:
 def in_mode(model: Any, mode: str) -> Any:
     """Return the model with all layers that take the mode switched to it."""
     backend = backend_for(model)
-    planned = make_plan(NORMS[MODES[mode]], backend.find(model))
+    planned = make_plan(MODES[mode], backend.find(model))
     return backend.rewrite(model, planned) if planned.layers else model
 
 

@@ -155,8 +155,8 @@ def keys_of_pairs() -> dict[str, Reading]:
 
 
 def _default_keys() -> dict[str, Reading]:
-    names = map(_key, ("to", *all_parameters(), *_SHARED))
-    return {key: keys_of_pairs()[key] for key in names}
+    keys = keys_of_pairs()
+    return {key: keys[key] for key in map(_key, ("to", *all_parameters(), *_SHARED))}
 
 
 def _read(entry: Mapping[str, Any], keys: Mapping[str, Reading], where: str) -> dict[str, Any]:

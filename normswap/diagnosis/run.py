@@ -31,7 +31,7 @@ from normswap.words import counted
 __all__ = ["diagnose"]
 
 _ADVICE: dict[str, Advice] = {"eval": "keep eval", "recalibrated": "recalibrate", "instance": "convert to instance"}
-_CONVERTS: dict[Advice, str] = {"convert to instance": "instance", "use batch statistics": "batch-stat"}
+_CONVERSIONS: tuple[Advice, ...] = ("convert to instance", "use batch statistics")
 _NAMED = 3  # layers in a note, before the others are only counted
 
 
@@ -244,14 +244,15 @@ class _Run:
 
     def _fewest(self, verdict: Verdict) -> Fewest | None:
         """Find them where a conversion is advised, on as many samples as it takes together."""
-        if not self._complete or verdict.advice not in _CONVERTS:
+        if not self._complete or verdict.advice not in _CONVERSIONS:
             return None
         mode = next(mode for mode in self._modes if mode.name == verdict.mode)
+        assert mode.collection is not None, "only a recalibrated model may lack one"
         first = {name: array[: mode.samples] for name, array in self._first.items()}
         try:
             return fewest_layers(
                 self._model,
-                _CONVERTS[verdict.advice],
+                mode.collection.mode,
                 self._names,
                 first,
                 lambda done, total: self._report_progress("finding the fewest layers", done, total),

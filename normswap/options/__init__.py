@@ -155,27 +155,26 @@ _MODEL = "path of an .onnx or .pt2 file, an onnx.ModelProto, an nn.Module or an 
 _TO = "The target: a key of normswap.NORMS, with its parameters as further arguments, or a Norm."
 
 
+class _Targeted:
+    to: str | Norm
+
+    @property
+    def norm(self) -> Norm:
+        """The target."""
+        return make_norm(self.to)
+
+
 @dataclass(frozen=True)
-class _OneModel:
+class _OneModel(_Targeted):
     model: Any = field(metadata=argument(f"The model: {_MODEL}. It is never changed without ``in_place``."))
     to: str | Norm = field(metadata=argument(_TO))
 
-    @property
-    def norm(self) -> Norm:
-        """The target."""
-        return make_norm(self.to)
-
 
 @dataclass(frozen=True)
-class _TwoModels:
+class _TwoModels(_Targeted):
     before: Any = field(metadata=argument(f"The original: {_MODEL}."))
     after: Any = field(metadata=argument("Its conversion, of the same framework or another one."))
     to: str | Norm = field(metadata=argument(_TO))
-
-    @property
-    def norm(self) -> Norm:
-        """The target."""
-        return make_norm(self.to)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from normswap.backends.protocols import Observes
 from normswap.backends.values import Collector, Feed, SampleStatistics
 from normswap.errors import CannotRunError, SelectionError
 from normswap.layer import Array, NormLayer
-from normswap.norms import NORMS
+from normswap.norms import NORMS, Norm
 from normswap.plan import make_plan
 from normswap.report import Progress
 from normswap.statistics.moments import Moments
@@ -36,11 +36,8 @@ from normswap.words import nearest
 
 __all__ = ["MODES", "Collection", "collect"]
 
-MODES = {  # how the layers normalize while statistics are collected -> the target that says so
-    "eval": "population",
-    "instance": "instance",
-    "batch-stat": "batch-stat",
-}
+# How the layers normalize while statistics are collected: each role that a target equals -> the target.
+MODES: dict[str, Norm] = {norm.equals: norm for norm in NORMS.values() if norm.equals}
 
 _Statistics: TypeAlias = Mapping[str, Sequence[SampleStatistics]]  # of one batch
 _MERGED_TOGETHER = 64  # samples, whose statistics are kept apart until then
@@ -189,7 +186,7 @@ class Collection:
             model = self._backend.observe(model, lambda _: [Feed(arrays, "the first batch")], given=True)
         # Names are given to make_plan as globs.
         only = None if self._switch is None else list(map(glob.escape, self._switch))
-        planned = make_plan(NORMS[MODES[self.mode]], () if only == [] else self._backend.find(model), only=only or ())
+        planned = make_plan(MODES[self.mode], () if only == [] else self._backend.find(model), only=only or ())
         collector = self._backend.collector(model, planned, [layer.name for layer in self.layers])
         self.unobserved = dict(collector.unobserved)
         self.notes = (*self.notes, *model.notes)
